@@ -1,0 +1,250 @@
+"""What models know of the world: spaces, batches, phases, and the contracts a model keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from maquette.condition import Condition
+from maquette.errors import SpaceError
+
+Likelihood = Literal["gaussian", "bernoulli", "categorical", "multinomial"]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a piece looks like to a model.
+
+    grid    shape (C, *axes) with 1, 2 or 3 axes; float in [-1, 1]
+    tokens  shape (L,); int64 in [0, vocabulary)
+    vector  shape (D,); float
+    """
+
+    kind: Literal["grid", "tokens", "vector"]
+    shape: tuple[int, ...]
+    vocabulary: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        ranks = {"grid": (2, 3, 4), "tokens": (1,), "vector": (1,)}
+        if self.kind not in ranks or len(self.shape) not in ranks[self.kind] or min(self.shape) < 1:
+            raise SpaceError(f"no such space: {self.kind} of shape {self.shape}; grid is (C, *axes), tokens (L,), vector (D,)")
+        if (self.kind == "tokens") != (self.vocabulary > 0):
+            raise SpaceError(f"a vocabulary belongs to tokens and to nothing else; {self.kind} came with {self.vocabulary}")
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The spatial extents of a grid, without its channels."""
+        return self.shape[1:]
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    def need(self, *kinds: str, model: str) -> None:
+        """Raise SpaceError in words unless this space is one of `kinds`."""
+        if self.kind not in kinds:
+            raise SpaceError(
+                f"{model} works on {' or '.join(kinds)}, but these pieces are {self.kind} of shape {self.shape}; "
+                f"`maquette show` lists the models of each space"
+            )
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """All a model is told about the data."""
+
+    space: Space
+    condition: Condition | None = None
+    likelihood: Likelihood = "gaussian"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "space": {"kind": self.space.kind, "shape": list(self.space.shape), "vocabulary": self.space.vocabulary},
+            "condition": self.condition.to_json() if self.condition else None,
+            "likelihood": self.likelihood,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> DataSpec:
+        space = data["space"]
+        condition = Condition.from_json(data["condition"]) if data["condition"] else None
+        return DataSpec(Space(space["kind"], tuple(space["shape"]), space["vocabulary"]), condition, data["likelihood"])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x (B, *space.shape); condition (B, condition.width) float with NaN for what is not known, or None;
+    index (B,) int64, the numbers of the pieces in their corpus."""
+
+    x: Tensor
+    condition: Tensor | None = None
+    index: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*(None if t is None else change(t) for t in (self.x, self.condition, self.index)))
+
+    def to(self, device: torch.device | str) -> Batch:
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def split(self, parts: int) -> list[Batch]:
+        """`parts` micro-batches of (nearly) equal size."""
+        bounds = [round(i * len(self) / parts) for i in range(parts + 1)]
+        return [self.map(lambda t, a=a, b=b: t[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """terms are summed and learnt; logs are only written down. All are means over the batch."""
+
+    terms: dict[str, Tensor]
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack([t.float() for t in self.terms.values()]).sum()
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How a phase moves its parameters; a recipe may override every field."""
+
+    name: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    lr: float = 1e-3  # per step, at its peak
+    betas: tuple[float, float] = (0.9, 0.99)  # adam and adamw; sgd and muon take the first as momentum
+    weight_decay: float = 0.0
+    warmup: float = 0.02  # share of all steps during which the rate rises
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    floor: float = 0.0  # share of lr that is left at the last step
+    clip: float = 0.0  # largest norm of the gradient; 0 leaves it alone
+    muon_lr: float = 8e-3  # muon only: the rate of its matrices; `lr` is the rate of all else
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a step in which the parameters under `players` move and all others hold still.
+
+    players  prefixes of parameter names: ("generator",); the empty prefix ("",) is everyone
+    repeats  how often within one step, each time with a fresh batch (critics)
+    """
+
+    name: str
+    players: tuple[str, ...] = ("",)
+    repeats: int = 1
+    optimiser: Optimiser = Optimiser()
+
+    def moves(self, parameter: str) -> bool:
+        return any(p == "" or parameter == p or parameter.startswith(p + ".") for p in self.players)
+
+
+class Model(nn.Module, ABC):
+    """What the loop can train. A constructor takes a DataSpec and keyword-only settings; see `catalog.settings`."""
+
+    phases: tuple[Phase, ...] = (Phase("model"),)
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what the dial `size` sets: {"tiny": {"width": 16}, ...}
+    batch_size: ClassVar[int] = 64
+    bf16: ClassVar[bool] = False  # whether bf16 autocast is the default where the hardware has it
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
+        """The losses of `phase` on one batch; progress in [0, 1] is the share of training that is done."""
+
+    def after_step(self, phase: str) -> None:  # noqa: B027
+        """Slow followers: an EMA teacher, codebook restarts. Called after each move of `phase`."""
+
+    def conclude(self, batches: Callable[[], Iterable[Batch]]) -> None:  # noqa: B027
+        """What is fitted once after the last step, into buffers: a density over latents, statistics of BatchNorm.
+
+        Called on the averaged model, without gradients; `batches()` passes over (a part of) the train split once.
+        It is called before sample sheets during training too, so it must be cheap and may be called again.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class GenerativeModel(Model):
+    @abstractmethod
+    def sample(self, request: SampleRequest) -> Tensor:
+        """(len(request.seeds), *space.shape); row i depends on seed i (and row i of condition, source, keep) alone."""
+
+    def interpolate(self, request: SampleRequest, positions: Sequence[float]) -> Tensor:
+        """(len(positions), *space.shape): the way from request.seeds[0] (position 0) to request.seeds[1] (position 1)."""
+        raise SpaceError(f"{type(self).__name__} has no latent space to walk through; gan, vae and flow have one")
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A trained model that turns pieces into codes and back; `prepare` applies it like a cleaning step."""
+
+    code_space: Space
+
+    def encode(self, x: Tensor) -> Tensor: ...
+    def decode(self, codes: Tensor) -> Tensor: ...
+
+
+class Embedder(Protocol):
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, *space.shape) -> features (B, D)"""
+        ...
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """seeds: one a piece. condition (B, width), NaN where nothing is asked. source (B, *shape): the piece to vary,
+    continue or infill. keep (B, *shape) bool: True where `source` must stay as it is."""
+
+    seeds: tuple[int, ...]
+    condition: Tensor | None = None
+    source: Tensor | None = None
+    keep: Tensor | None = None
+    temperature: float = 1.0
+    guidance: float = 1.0
+    steps: int | None = None
+    top_k: int = 0  # tokens: 0 is off
+    top_p: float = 1.0  # tokens: 1 is off
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def with_(self, **changes: Any) -> SampleRequest:
+        return replace(self, **changes)
+
+    def rows(self, start: int, stop: int) -> SampleRequest:
+        """The same request for pieces start..stop alone."""
+
+        def cut(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t[start:stop]
+
+        return replace(
+            self, seeds=self.seeds[start:stop], condition=cut(self.condition), source=cut(self.source), keep=cut(self.keep)
+        )
+
+
+def noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu", stream: int = 0) -> Tensor:
+    """Standard normal (len(seeds), *shape); row i is a function of seeds[i] and `stream` alone, on any device.
+
+    >>> torch.equal(noise([5, 9], (3,))[1], noise([9], (3,))[0])
+    True
+    """
+    rows = [torch.randn(tuple(shape), generator=generator(seed, stream)) for seed in seeds]
+    return torch.stack(rows).to(device) if rows else torch.empty(0, *shape, device=device)
+
+
+def generator(seed: int, stream: int = 0) -> torch.Generator:
+    """The chance of one piece: a CPU generator that is a function of its seed and a stream number alone."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + stream * 7_919) % (2**63 - 1))
