@@ -40,7 +40,9 @@ def _only_class(module: Any, name: str) -> type:
     own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     marked = [c for c in own if c.__name__.lower() == Path(name).stem.replace("_", "")]
     if len(marked) != 1:
-        raise SettingError(f"{name} should define one class named like its file ({Path(name).stem}); it defines {[c.__name__ for c in own]}")
+        raise SettingError(
+            f"{name} should define one class named like its file ({Path(name).stem}); it defines {[c.__name__ for c in own]}"
+        )
     return marked[0]
 
 

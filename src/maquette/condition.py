@@ -125,7 +125,11 @@ def fit_condition(rows: Sequence[Mapping[str, Any]], most_values: int = 1000) ->
     None where nothing is left.
     """
     columns = sorted({name for row in rows for name in row})
-    fields = [f for name in columns if (f := _fit_field(name, [r[name] for r in rows if r.get(name) is not None], most_values))]
+    fields = [
+        f
+        for name in columns
+        if (f := _fit_field(name, [r[name] for r in rows if r.get(name) is not None], most_values))
+    ]
     return Condition(fields) if fields else None
 
 

@@ -43,9 +43,13 @@ def full_disk_in_words(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"the disk is full: {path} could not be written; what was there before is untouched. Free some space and run the same line again") from None
+            raise StorageError(
+                f"the disk is full: {path} could not be written; what was there before is untouched. Free some space and run the same line again"
+            ) from None
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise StorageError(f"{error.filename or path} may not be written ({error.strerror}); choose another folder with -o") from None
+            raise StorageError(
+                f"{error.filename or path} may not be written ({error.strerror}); choose another folder with -o"
+            ) from None
         raise
 
 

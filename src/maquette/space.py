@@ -34,9 +34,13 @@ class Space:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         ranks = {"grid": (2, 3, 4), "tokens": (1,), "vector": (1,)}
         if self.kind not in ranks or len(self.shape) not in ranks[self.kind] or min(self.shape) < 1:
-            raise SpaceError(f"no such space: {self.kind} of shape {self.shape}; grid is (C, *axes), tokens (L,), vector (D,)")
+            raise SpaceError(
+                f"no such space: {self.kind} of shape {self.shape}; grid is (C, *axes), tokens (L,), vector (D,)"
+            )
         if (self.kind == "tokens") != (self.vocabulary > 0):
-            raise SpaceError(f"a vocabulary belongs to tokens and to nothing else; {self.kind} came with {self.vocabulary}")
+            raise SpaceError(
+                f"a vocabulary belongs to tokens and to nothing else; {self.kind} came with {self.vocabulary}"
+            )
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -162,10 +166,10 @@ class Model(nn.Module, ABC):
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         """The losses of `phase` on one batch; progress in [0, 1] is the share of training that is done."""
 
-    def after_step(self, phase: str) -> None:  # noqa: B027
+    def after_step(self, phase: str) -> None:
         """Slow followers: an EMA teacher, codebook restarts. Called after each move of `phase`."""
 
-    def conclude(self, batches: Callable[[], Iterable[Batch]]) -> None:  # noqa: B027
+    def conclude(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """What is fitted once after the last step, into buffers: a density over latents, statistics of BatchNorm.
 
         Called on the averaged model, without gradients; `batches()` passes over (a part of) the train split once.
@@ -231,7 +235,11 @@ class SampleRequest:
             return None if t is None else t[start:stop]
 
         return replace(
-            self, seeds=self.seeds[start:stop], condition=cut(self.condition), source=cut(self.source), keep=cut(self.keep)
+            self,
+            seeds=self.seeds[start:stop],
+            condition=cut(self.condition),
+            source=cut(self.source),
+            keep=cut(self.keep),
         )
 
 

@@ -1,0 +1,1 @@
+"""Bodies of networks, chosen by Space and sized by one number."""
