@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import prod
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -103,7 +104,7 @@ class Batch:
     def split(self, parts: int) -> list[Batch]:
         """`parts` micro-batches of (nearly) equal size."""
         bounds = [round(i * len(self) / parts) for i in range(parts + 1)]
-        return [self.map(lambda t, a=a, b=b: t[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+        return [self.map(lambda t, a=a, b=b: t[a:b]) for a, b in pairwise(bounds) if b > a]
 
 
 @dataclass(frozen=True)
