@@ -1,0 +1,184 @@
+"""Lean convolutional encoder and decoder for grids of 1, 2 or 3 axes: strided from the first layer, residual blocks only at the coarsest grid.
+
+The interface other models lean on:
+
+    levels = depth(axes)                                  how often to halve so that no axis stays above 8
+    Encoder(channels, axes, out, width=32, levels=levels, blocks=1, context=0)
+        .grid                                             the axes of what comes out
+        (x (B, channels, *axes), context (B, context) or None) -> (B, out, *grid)
+    Decoder(channels, out, axes, width=32, levels=levels, blocks=1, context=0)
+        (h (B, channels, *grid), context or None) -> (B, out, *axes), without a bound on its values
+
+`context` is the width of what steers (a ConditionEmbedding); with 0 the argument is ignored. Any extents work: an axis
+of odd extent halves downwards and comes back exactly, an axis of extent 1 is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+DENSE = {4: torch.channels_last, 5: torch.channels_last_3d}  # rank of a batch -> memory format
+
+
+def depth(axes: Sequence[int], coarsest: int = 8) -> int:
+    """How often to halve until no axis is longer than `coarsest`.
+
+    >>> depth((28, 28)), depth((64, 64)), depth((8, 8), 4)
+    (2, 3, 1)
+    """
+    levels = 0
+    while max(axes) >> levels > coarsest:
+        levels += 1
+    return levels
+
+
+def pyramid(axes: Sequence[int], levels: int) -> list[tuple[int, ...]]:
+    """The extents at every level, finest first.
+
+    >>> pyramid((28, 1), 2)
+    [(28, 1), (14, 1), (7, 1)]
+    """
+    return [tuple(max(1, n >> level) for n in axes) for level in range(levels + 1)]
+
+
+def widths(width: int, levels: int) -> list[int]:
+    """Channels after each halving: doubling, at most four-fold."""
+    return [width * min(2**level, 4) for level in range(max(1, levels))]
+
+
+def dense(x: Tensor) -> Tensor:
+    """Channels last in memory where that is faster (2 and 3 axes); values and shape stay."""
+    return x.contiguous(memory_format=DENSE[x.ndim]) if x.ndim in DENSE else x
+
+
+def same(rank: int, channels: int, out: int) -> nn.Module:
+    """A convolution of extent 3 that keeps the axes."""
+    return CONV[rank - 1](channels, out, 3, padding=1)
+
+
+def halve(axes: Sequence[int], channels: int, out: int) -> nn.Module:
+    """A strided convolution that halves every axis longer than 1."""
+    kernel, stride = _strides(axes)
+    return CONV[len(axes) - 1](channels, out, kernel, stride, 1)
+
+
+def double(axes: Sequence[int], channels: int, out: int) -> nn.Module:
+    """The mirror of `halve`: its output has exactly the extents `axes`."""
+    kernel, stride = _strides(axes)
+    odd = tuple(n % 2 if n > 1 else 0 for n in axes)
+    return TRANSPOSED[len(axes) - 1](channels, out, kernel, stride, 1, output_padding=odd)
+
+
+def _strides(axes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(4 if n > 1 else 3 for n in axes), tuple(2 if n > 1 else 1 for n in axes)
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm of at least 8 channels a group (fewer only where there are fewer)."""
+    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0 and (channels // g >= 8 or g == 1)), channels)
+
+
+class FiLM(nn.Module):
+    """h (B, C, ...) scaled and shifted per channel by context (B, F) (Perez 2018, arXiv:1709.07871); starts as identity."""
+
+    def __init__(self, features: int, channels: int):
+        super().__init__()
+        self.project = nn.Linear(features, 2 * channels)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, h: Tensor, context: Tensor) -> Tensor:
+        scale, shift = self.project(context).unflatten(1, (2, -1) + (1,) * (h.ndim - 2)).unbind(1)
+        return torch.addcmul(shift, h, 1 + scale)
+
+
+class Residual(nn.Module):
+    """h (B, C, *axes), context (B, F) or None -> the same shape (He 2016 with norms first and FiLM between)."""
+
+    def __init__(self, rank: int, channels: int, context: int = 0, out: int | None = None):
+        super().__init__()
+        out = out or channels
+        self.first = nn.Sequential(norm(channels), nn.SiLU(), same(rank, channels, out))
+        self.norm = norm(out)
+        self.film = FiLM(context, out) if context else None
+        self.second = nn.Sequential(nn.SiLU(), same(rank, out, out))
+        self.skip = CONV[rank - 1](channels, out, 1) if out != channels else nn.Identity()
+        nn.init.zeros_(self.second[1].weight)
+        nn.init.zeros_(self.second[1].bias)
+
+    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
+        g = self.norm(self.first(h))
+        if self.film is not None:
+            g = self.film(g, context)
+        return self.skip(h) + self.second(g)
+
+
+class Encoder(nn.Module):
+    """x (B, channels, *axes), context (B, F) or None -> (B, out, *grid)"""
+
+    def __init__(
+        self,
+        channels: int,
+        axes: Sequence[int],
+        out: int,
+        *,
+        width: int,
+        levels: int,
+        blocks: int = 1,
+        context: int = 0,
+    ):
+        super().__init__()
+        rank, finest = len(axes), pyramid(axes, levels)
+        self.grid = finest[-1]
+        wide = widths(width, levels)
+        steps = zip(finest, pairwise([channels, *wide]), strict=False)
+        down = [halve(extents, a, b) for extents, (a, b) in steps] if levels else [same(rank, channels, width)]
+        self.down = nn.ModuleList(down)
+        self.blocks = nn.ModuleList([Residual(rank, wide[-1], context) for _ in range(blocks)])
+        self.head = nn.Sequential(norm(wide[-1]), nn.SiLU(), CONV[rank - 1](wide[-1], out, 1))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        h = dense(x)
+        for i, layer in enumerate(self.down):
+            h = layer(nn.functional.silu(h) if i else h)
+        for block in self.blocks:
+            h = block(h, context)
+        return self.head(h)
+
+
+class Decoder(nn.Module):
+    """h (B, channels, *grid), context (B, F) or None -> (B, out, *axes)"""
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        axes: Sequence[int],
+        *,
+        width: int,
+        levels: int,
+        blocks: int = 1,
+        context: int = 0,
+    ):
+        super().__init__()
+        rank, finest = len(axes), pyramid(axes, levels)
+        wide = widths(width, levels)
+        self.stem = same(rank, channels, wide[-1])
+        self.blocks = nn.ModuleList([Residual(rank, wide[-1], context) for _ in range(blocks)])
+        steps = zip(reversed(finest[:-1]), pairwise([*reversed(wide), out]), strict=False)
+        up = [double(extents, a, b) for extents, (a, b) in steps] if levels else [same(rank, width, out)]
+        self.up = nn.ModuleList(up)
+
+    def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
+        h = self.stem(dense(h))
+        for block in self.blocks:
+            h = block(h, context)
+        for layer in self.up:
+            h = layer(nn.functional.silu(h))
+        return h
