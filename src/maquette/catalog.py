@@ -120,3 +120,10 @@ def _type_in_words(entry: Mapping[str, Any]) -> str:
     limits = [f"{sign} {entry[key]}" for key, sign in bounds.items() if key in entry]
     kind = {"null": "none", "array": "list"}.get(entry.get("type", "any"), entry.get("type", "any"))
     return f"{kind} {', '.join(limits)}".strip()
+
+
+def modality(facts: Mapping[str, Any]) -> Any:
+    """The modality of a corpus or a run, as it was when it was fitted; facts: {"name", "settings", "fitted"}."""
+    found = find("modalities", facts["name"])(**facts["settings"])
+    found.restore(facts["fitted"])
+    return found
