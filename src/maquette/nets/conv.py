@@ -1,4 +1,5 @@
-"""Lean convolutional encoder and decoder for grids of 1, 2 or 3 axes: strided from the first layer, residual blocks only at the coarsest grid.
+"""Lean convolutional encoder and decoder for grids of 1, 2 or 3 axes: a patch of 2 becomes channels at the first layer
+and convolutions halve from there; residual blocks stand only at the coarsest grid.
 
 The interface other models lean on:
 
@@ -9,21 +10,27 @@ The interface other models lean on:
     Decoder(channels, out, axes, width=32, levels=levels, blocks=1, context=0)
         (h (B, channels, *grid), context or None) -> (B, out, *axes), without a bound on its values
 
-`context` is the width of what steers (a ConditionEmbedding); with 0 the argument is ignored. Any extents work: an axis
-of odd extent halves downwards and comes back exactly, an axis of extent 1 is left alone.
+`context` is the width of what steers (a ConditionEmbedding); with 0 the argument is ignored. Any extents work: an odd
+axis halves upwards (7 to 4) and comes back exactly, an axis of extent 1 is left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-DENSE = {4: torch.channels_last, 5: torch.channels_last_3d}  # rank of a batch -> memory format
+PATCH = {  # rank of a batch -> grid of patches <-> channels
+    3: "b c (l p) -> b (c p) l",
+    4: "b c (h p) (w q) -> b (c p q) h w",
+    5: "b c (t p) (h q) (w r) -> b (c p q r) t h w",
+}
 
 
 def depth(axes: Sequence[int], coarsest: int = 8) -> int:
@@ -33,7 +40,7 @@ def depth(axes: Sequence[int], coarsest: int = 8) -> int:
     (2, 3, 1)
     """
     levels = 0
-    while max(axes) >> levels > coarsest:
+    while max(axes) > coarsest * 2**levels:
         levels += 1
     return levels
 
@@ -44,17 +51,12 @@ def pyramid(axes: Sequence[int], levels: int) -> list[tuple[int, ...]]:
     >>> pyramid((28, 1), 2)
     [(28, 1), (14, 1), (7, 1)]
     """
-    return [tuple(max(1, n >> level) for n in axes) for level in range(levels + 1)]
+    return [tuple(-(-n // 2**level) for n in axes) for level in range(levels + 1)]
 
 
 def widths(width: int, levels: int) -> list[int]:
     """Channels after each halving: doubling, at most four-fold."""
     return [width * min(2**level, 4) for level in range(max(1, levels))]
-
-
-def dense(x: Tensor) -> Tensor:
-    """Channels last in memory where that is faster (2 and 3 axes); values and shape stay."""
-    return x.contiguous(memory_format=DENSE[x.ndim]) if x.ndim in DENSE else x
 
 
 def same(rank: int, channels: int, out: int) -> nn.Module:
@@ -63,20 +65,60 @@ def same(rank: int, channels: int, out: int) -> nn.Module:
 
 
 def halve(axes: Sequence[int], channels: int, out: int) -> nn.Module:
-    """A strided convolution that halves every axis longer than 1."""
-    kernel, stride = _strides(axes)
-    return CONV[len(axes) - 1](channels, out, kernel, stride, 1)
+    """A strided convolution that halves every axis longer than 1, odd ones upwards."""
+    return CONV[len(axes) - 1](channels, out, 3, tuple(1 + (n > 1) for n in axes), 1)
 
 
-def double(axes: Sequence[int], channels: int, out: int) -> nn.Module:
-    """The mirror of `halve`: its output has exactly the extents `axes`."""
-    kernel, stride = _strides(axes)
-    odd = tuple(n % 2 if n > 1 else 0 for n in axes)
-    return TRANSPOSED[len(axes) - 1](channels, out, kernel, stride, 1, output_padding=odd)
+class Patches(nn.Module):
+    """x (B, C, *axes) -> (B, out, *halved): each patch of 2 along every axis becomes channels of one 3-wide convolution.
+
+    Twice as fast on a CPU as a strided convolution of 4 on one channel.
+    """
+
+    def __init__(self, axes: Sequence[int], channels: int, out: int):
+        super().__init__()
+        self.patch = dict(zip("pqr", (1 + (n > 1) for n in axes), strict=False))
+        self.pad = [p for n in reversed(axes) for p in (0, n % 2 if n > 1 else 0)]
+        self.conv = same(len(axes), channels * prod(self.patch.values()), out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if any(self.pad):
+            x = nn.functional.pad(x, self.pad)
+        return self.conv(rearrange(x, PATCH[x.ndim], **self.patch))
 
 
-def _strides(axes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return tuple(4 if n > 1 else 3 for n in axes), tuple(2 if n > 1 else 1 for n in axes)
+class Unpatch(nn.Module):
+    """h (B, C, *halved) -> (B, out, *axes): the mirror of Patches."""
+
+    def __init__(self, axes: Sequence[int], channels: int, out: int):
+        super().__init__()
+        self.axes = tuple(axes)
+        self.patch = dict(zip("pqr", (1 + (n > 1) for n in axes), strict=False))
+        self.conv = same(len(axes), channels, out * prod(self.patch.values()))
+
+    def forward(self, h: Tensor) -> Tensor:
+        inside, outside = PATCH[h.ndim].split(" -> ")
+        return crop(rearrange(self.conv(h), f"{outside} -> {inside}", **self.patch), self.axes)
+
+
+class Double(nn.Module):
+    """h (B, C, *halved) -> (B, out, *axes): the mirror of `halve`."""
+
+    def __init__(self, axes: Sequence[int], channels: int, out: int):
+        super().__init__()
+        self.axes = tuple(axes)
+        kernel, stride = tuple(4 if n > 1 else 3 for n in axes), tuple(1 + (n > 1) for n in axes)
+        self.conv = TRANSPOSED[len(axes) - 1](channels, out, kernel, stride, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return crop(self.conv(h), self.axes)
+
+
+def crop(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """x (B, C, ...) cut to `axes` at the far end of each axis."""
+    for i, n in enumerate(axes, start=2):
+        x = x.narrow(i, 0, n)
+    return x
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -104,10 +146,10 @@ class Residual(nn.Module):
     def __init__(self, rank: int, channels: int, context: int = 0, out: int | None = None):
         super().__init__()
         out = out or channels
-        self.first = nn.Sequential(norm(channels), nn.SiLU(), same(rank, channels, out))
+        self.first = nn.Sequential(norm(channels), nn.GELU(), same(rank, channels, out))
         self.norm = norm(out)
         self.film = FiLM(context, out) if context else None
-        self.second = nn.Sequential(nn.SiLU(), same(rank, out, out))
+        self.second = nn.Sequential(nn.GELU(), same(rank, out, out))
         self.skip = CONV[rank - 1](channels, out, 1) if out != channels else nn.Identity()
         nn.init.zeros_(self.second[1].weight)
         nn.init.zeros_(self.second[1].bias)
@@ -137,16 +179,16 @@ class Encoder(nn.Module):
         rank, finest = len(axes), pyramid(axes, levels)
         self.grid = finest[-1]
         wide = widths(width, levels)
-        steps = zip(finest, pairwise([channels, *wide]), strict=False)
-        down = [halve(extents, a, b) for extents, (a, b) in steps] if levels else [same(rank, channels, width)]
-        self.down = nn.ModuleList(down)
+        stem = Patches(axes, channels, width) if levels else same(rank, channels, width)
+        down = [halve(extents, a, b) for extents, (a, b) in zip(finest[1:], pairwise(wide), strict=False)]
+        self.down = nn.ModuleList([stem, *down])
         self.blocks = nn.ModuleList([Residual(rank, wide[-1], context) for _ in range(blocks)])
-        self.head = nn.Sequential(norm(wide[-1]), nn.SiLU(), CONV[rank - 1](wide[-1], out, 1))
+        self.head = nn.Sequential(norm(wide[-1]), nn.GELU(), CONV[rank - 1](wide[-1], out, 1))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        h = dense(x)
-        for i, layer in enumerate(self.down):
-            h = layer(nn.functional.silu(h) if i else h)
+        h = self.down[0](x)
+        for layer in self.down[1:]:
+            h = layer(nn.functional.gelu(h))
         for block in self.blocks:
             h = block(h, context)
         return self.head(h)
@@ -171,14 +213,14 @@ class Decoder(nn.Module):
         wide = widths(width, levels)
         self.stem = same(rank, channels, wide[-1])
         self.blocks = nn.ModuleList([Residual(rank, wide[-1], context) for _ in range(blocks)])
-        steps = zip(reversed(finest[:-1]), pairwise([*reversed(wide), out]), strict=False)
-        up = [double(extents, a, b) for extents, (a, b) in steps] if levels else [same(rank, width, out)]
-        self.up = nn.ModuleList(up)
+        up = [Double(extents, b, a) for extents, (a, b) in zip(finest[1:], pairwise(wide), strict=False)]
+        head = Unpatch(axes, width, out) if levels else same(rank, width, out)
+        self.up = nn.ModuleList([*reversed(up), head])
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
-        h = self.stem(dense(h))
+        h = self.stem(h)
         for block in self.blocks:
             h = block(h, context)
         for layer in self.up:
-            h = layer(nn.functional.silu(h))
+            h = layer(nn.functional.gelu(h))
         return h
