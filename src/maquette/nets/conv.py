@@ -59,14 +59,17 @@ def widths(width: int, levels: int) -> list[int]:
     return [width * min(2**level, 4) for level in range(max(1, levels))]
 
 
-def same(rank: int, channels: int, out: int) -> nn.Module:
-    """A convolution of extent 3 that keeps the axes."""
-    return CONV[rank - 1](channels, out, 3, padding=1)
+def same(axes: Sequence[int], channels: int, out: int) -> nn.Module:
+    """A convolution that keeps the axes: extent 3, and 1 along an axis of 1, where neighbours are only padding."""
+    kernel = tuple(3 if n > 1 else 1 for n in axes)
+    return CONV[len(axes) - 1](channels, out, kernel, padding=tuple(k // 2 for k in kernel))
 
 
 def halve(axes: Sequence[int], channels: int, out: int) -> nn.Module:
     """A strided convolution that halves every axis longer than 1, odd ones upwards."""
-    return CONV[len(axes) - 1](channels, out, 3, tuple(1 + (n > 1) for n in axes), 1)
+    kernel = tuple(3 if n > 1 else 1 for n in axes)
+    stride, pad = tuple(1 + (n > 1) for n in axes), tuple(k // 2 for k in kernel)
+    return CONV[len(axes) - 1](channels, out, kernel, stride, pad)
 
 
 class Patches(nn.Module):
@@ -77,9 +80,10 @@ class Patches(nn.Module):
 
     def __init__(self, axes: Sequence[int], channels: int, out: int):
         super().__init__()
+        halved = tuple(-(-n // 2) for n in axes)
         self.patch = dict(zip("pqr", (1 + (n > 1) for n in axes), strict=False))
         self.pad = [p for n in reversed(axes) for p in (0, n % 2 if n > 1 else 0)]
-        self.conv = same(len(axes), channels * prod(self.patch.values()), out)
+        self.conv = same(halved, channels * prod(self.patch.values()), out)
 
     def forward(self, x: Tensor) -> Tensor:
         if any(self.pad):
@@ -93,8 +97,9 @@ class Unpatch(nn.Module):
     def __init__(self, axes: Sequence[int], channels: int, out: int):
         super().__init__()
         self.axes = tuple(axes)
+        halved = tuple(-(-n // 2) for n in axes)
         self.patch = dict(zip("pqr", (1 + (n > 1) for n in axes), strict=False))
-        self.conv = same(len(axes), channels, out * prod(self.patch.values()))
+        self.conv = same(halved, channels, out * prod(self.patch.values()))
 
     def forward(self, h: Tensor) -> Tensor:
         inside, outside = PATCH[h.ndim].split(" -> ")
@@ -107,8 +112,9 @@ class Double(nn.Module):
     def __init__(self, axes: Sequence[int], channels: int, out: int):
         super().__init__()
         self.axes = tuple(axes)
-        kernel, stride = tuple(4 if n > 1 else 3 for n in axes), tuple(1 + (n > 1) for n in axes)
-        self.conv = TRANSPOSED[len(axes) - 1](channels, out, kernel, stride, 1)
+        kernel, stride = tuple(4 if n > 1 else 1 for n in axes), tuple(1 + (n > 1) for n in axes)
+        pad = tuple(k // 4 for k in kernel)
+        self.conv = TRANSPOSED[len(axes) - 1](channels, out, kernel, stride, pad)
 
     def forward(self, h: Tensor) -> Tensor:
         return crop(self.conv(h), self.axes)
@@ -143,14 +149,14 @@ class FiLM(nn.Module):
 class Residual(nn.Module):
     """h (B, C, *axes), context (B, F) or None -> the same shape (He 2016 with norms first and FiLM between)."""
 
-    def __init__(self, rank: int, channels: int, context: int = 0, out: int | None = None):
+    def __init__(self, axes: Sequence[int], channels: int, context: int = 0, out: int | None = None):
         super().__init__()
         out = out or channels
-        self.first = nn.Sequential(norm(channels), nn.GELU(), same(rank, channels, out))
+        self.first = nn.Sequential(norm(channels), nn.GELU(), same(axes, channels, out))
         self.norm = norm(out)
         self.film = FiLM(context, out) if context else None
-        self.second = nn.Sequential(nn.GELU(), same(rank, out, out))
-        self.skip = CONV[rank - 1](channels, out, 1) if out != channels else nn.Identity()
+        self.second = nn.Sequential(nn.GELU(), same(axes, out, out))
+        self.skip = CONV[len(axes) - 1](channels, out, 1) if out != channels else nn.Identity()
         nn.init.zeros_(self.second[1].weight)
         nn.init.zeros_(self.second[1].bias)
 
@@ -176,14 +182,14 @@ class Encoder(nn.Module):
         context: int = 0,
     ):
         super().__init__()
-        rank, finest = len(axes), pyramid(axes, levels)
+        finest = pyramid(axes, levels)
         self.grid = finest[-1]
         wide = widths(width, levels)
-        stem = Patches(axes, channels, width) if levels else same(rank, channels, width)
+        stem = Patches(axes, channels, width) if levels else same(axes, channels, width)
         down = [halve(extents, a, b) for extents, (a, b) in zip(finest[1:], pairwise(wide), strict=False)]
         self.down = nn.ModuleList([stem, *down])
-        self.blocks = nn.ModuleList([Residual(rank, wide[-1], context) for _ in range(blocks)])
-        self.head = nn.Sequential(norm(wide[-1]), nn.GELU(), CONV[rank - 1](wide[-1], out, 1))
+        self.blocks = nn.ModuleList([Residual(finest[-1], wide[-1], context) for _ in range(blocks)])
+        self.head = nn.Sequential(norm(wide[-1]), nn.GELU(), CONV[len(axes) - 1](wide[-1], out, 1))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.down[0](x)
@@ -209,12 +215,12 @@ class Decoder(nn.Module):
         context: int = 0,
     ):
         super().__init__()
-        rank, finest = len(axes), pyramid(axes, levels)
+        finest = pyramid(axes, levels)
         wide = widths(width, levels)
-        self.stem = same(rank, channels, wide[-1])
-        self.blocks = nn.ModuleList([Residual(rank, wide[-1], context) for _ in range(blocks)])
+        self.stem = same(finest[-1], channels, wide[-1])
+        self.blocks = nn.ModuleList([Residual(finest[-1], wide[-1], context) for _ in range(blocks)])
         up = [Double(extents, b, a) for extents, (a, b) in zip(finest[1:], pairwise(wide), strict=False)]
-        head = Unpatch(axes, width, out) if levels else same(rank, width, out)
+        head = Unpatch(axes, width, out) if levels else same(axes, width, out)
         self.up = nn.ModuleList([*reversed(up), head])
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
