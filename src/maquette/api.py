@@ -1,0 +1,102 @@
+"""The Python door: the verbs as functions that take paths or objects, and a run that can generate and audit itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maquette import audit as _audit
+from maquette import generate as _generate
+from maquette import prepare as _prepare
+from maquette import train as _train
+from maquette.corpus import Corpus
+from maquette.piece import Piece
+from maquette.recipe import Recipe, load, make_recipe, override
+from maquette.run import Run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run, with the verbs that read one as methods."""
+
+    run: Run
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    def generate(self, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
+        """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish)."""
+        return generate(self, n, device=device, **wish)
+
+    def interpolate(self, first: int, last: int, frames: int = 24, **wish: Any) -> list[Piece]:
+        return _generate.interpolate(self.run, first, last, frames, _generate.Wish(**wish))
+
+    def audit(self, corpus: Corpus | str | Path | None = None, **options: Any) -> Any:
+        return audit(self, corpus, **options)
+
+
+def prepare(source: str | Path, out: str | Path | None = None, *, modality: str = "auto", **settings: Any) -> Corpus:
+    """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`)."""
+    return _prepare.prepare(Path(source), Path(out) if out else None, modality=modality, settings=settings)
+
+
+def train(
+    corpus: Corpus | str | Path,
+    *,
+    out: str | Path | None = None,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Trained:
+    """Train or resume. choices: model, size, minutes, seed; settings: {"gan.loss": "hinge", "train.lr": 1e-3}."""
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = to_recipe(recipe, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
+    place = Path(out) if out else default_run(corpus, recipe)
+    return Trained(_train.train(corpus, recipe, place))
+
+
+def to_recipe(
+    base: Recipe | str | Path | Mapping[str, Any] | None, choices: Mapping[str, Any], assignments: list[str]
+) -> Recipe:
+    """A recipe from a file or data, the choices that were made explicitly, and key=value lines."""
+    if isinstance(base, str | Path):
+        base = load(Path(base))
+    data = base.model_dump() if isinstance(base, Recipe) else dict(base or {})
+    return override(make_recipe(data | {k: v for k, v in choices.items() if v is not None}), assignments)
+
+
+def _as_toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def default_run(corpus: Corpus, recipe: Recipe) -> Path:
+    return Path("runs") / f"{corpus.path.name}-{recipe.model.replace('./', '').replace('/', '-')}"
+
+
+def open_run(path: str | Path) -> Trained:
+    return Trained(Run.open(Path(path)))
+
+
+def generate(run: Trained | str | Path, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
+    run = run if isinstance(run, Trained) else open_run(run)
+    return _generate.generate(run.run, n, _generate.Wish(**wish), device)
+
+
+def audit(run: Trained | str | Path, corpus: Corpus | str | Path | None = None, **options: Any) -> Any:
+    """The run against its corpus (found from the run when it still lies where it lay)."""
+    run = run if isinstance(run, Trained) else open_run(run)
+    corpus = corpus if isinstance(corpus, Corpus) or corpus is None else Corpus.open(Path(corpus))
+    return _audit.audit(run.run, corpus, **options)
+
+
+def create(
+    source: str | Path, *, minutes: float = 5.0, out: str | Path | None = None, n: int = 16, **choices: Any
+) -> Trained:
+    """prepare + train + generate + audit; pieces and report lie in the run's folder."""
+    run = train(prepare(source), out=out, minutes=minutes, **choices)
+    _generate.save(run.generate(n), _generate.next_folder(run.run))
+    run.audit()
+    return run

@@ -1,0 +1,287 @@
+"""The command line: each verb a command, each error one sentence. Torch is loaded when a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maquette import __version__
+from maquette.errors import MaquetteError, UsageError
+
+if TYPE_CHECKING:
+    from maquette.recipe import Recipe
+    from maquette.run import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train generative models on your own content and make new content from them.",
+)
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="folder to write")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, e.g. gan.loss=hinge or size=64; may repeat")
+]
+Model = Annotated[str | None, typer.Option(help="a model, or codec+model such as vqvae+transformer; auto chooses")]
+Minutes = Annotated[float | None, typer.Option(help="of training")]
+Size = Annotated[str | None, typer.Option(help="of the networks: tiny, small, medium, large")]
+Seed = Annotated[int | None, typer.Option(help="of weights, order and noise")]
+Trackers = Annotated[str, typer.Option("--log", help="tensorboard,wandb; log.jsonl is always written")]
+Conditions = Annotated[list[str] | None, typer.Option("--condition", "-c", help="what to ask for: label=dragon")]
+
+
+def main() -> None:
+    """The entry point: a MaquetteError becomes one sentence and an exit status, never a traceback."""
+    try:
+        app()
+    except MaquetteError as error:
+        typer.secho(f"maquette: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        typer.secho("maquette: stopped", err=True)
+        sys.exit(130)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"maquette {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def create(
+    source: Annotated[Path, typer.Argument(help="a folder, archive or file of content")],
+    out: Out = None,
+    minutes: Minutes = 5.0,
+    model: Model = None,
+    size: Size = None,
+    seed: Seed = None,
+    n: Annotated[int, typer.Option("-n", help="new pieces")] = 16,
+    settings: Settings = None,
+) -> None:
+    """prepare + train + generate + audit in one line."""
+    from maquette.api import default_run, to_recipe
+
+    recipe = to_recipe(None, {"model": model, "minutes": minutes, "size": size, "seed": seed}, [])
+    corpus = _prepare(source, None, "auto", [])
+    recipe = to_recipe(recipe, {}, settings or [])
+    place = out or default_run(corpus, recipe)
+    if not _watch(corpus, recipe, place, ()):
+        return
+    from maquette.run import Run
+
+    run = Run.open(place)
+    _make(run, n, _wish(seed=seed or 0), None)
+    _audit(run, None)
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="a folder, archive or file of content")],
+    out: Out = None,
+    modality: Annotated[str, typer.Option(help="kind of content; auto: seen from the files")] = "auto",
+    settings: Settings = None,
+) -> None:
+    """Read, clean, number and split content; report on it in words."""
+    _prepare(source, out, modality, settings or [])
+
+
+@app.command()
+def train(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder")],
+    out: Out = None,
+    model: Model = None,
+    recipe: Annotated[Path | None, typer.Option(help="a TOML recipe")] = None,
+    minutes: Minutes = None,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    log: Trackers = "",
+) -> None:
+    """Train a model; Ctrl-C saves, the same line resumes."""
+    from maquette.api import default_run, to_recipe
+    from maquette.corpus import Corpus
+
+    chosen = to_recipe(recipe, {"model": model, "minutes": minutes, "size": size, "seed": seed}, settings or [])
+    opened = Corpus.open(corpus)
+    _watch(opened, chosen, out or default_run(opened, chosen), tuple(x for x in log.split(",") if x))
+
+
+@app.command()
+def generate(
+    run: Annotated[Path | None, typer.Argument(help="a run folder; with --like it may be left out")] = None,
+    n: Annotated[int, typer.Option("-n", help="new pieces")] = 16,
+    seed: Annotated[int, typer.Option(help="of the first piece; piece k has seed + k")] = 0,
+    condition: Conditions = None,
+    source: Annotated[str | None, typer.Option(help="a file to vary, continue or infill")] = None,
+    keep: Annotated[str | None, typer.Option(help="a mask; white stays as it is in --source")] = None,
+    interpolate: Annotated[tuple[int, int] | None, typer.Option(help="two seeds to walk between")] = None,
+    frames: Annotated[int, typer.Option(help="of --interpolate")] = 24,
+    like: Annotated[Path | None, typer.Option(help="a piece to make again, from its own metadata")] = None,
+    temperature: Annotated[float, typer.Option(help="1 is as trained; lower is safer")] = 1.0,
+    guidance: Annotated[float, typer.Option(help="1 is off; higher obeys the condition more")] = 1.0,
+    steps: Annotated[int | None, typer.Option(help="of the solver (flow)")] = None,
+    top_k: Annotated[int, typer.Option(help="likeliest tokens only; 0 is off")] = 0,
+    top_p: Annotated[float, typer.Option(help="smallest set of tokens with this probability; 1 is off")] = 1.0,
+    out: Out = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+) -> None:
+    """Make new pieces; each file carries what is needed to make it again."""
+    wish = _wish(
+        seed=seed,
+        condition=_pairs(condition or []),
+        source=source,
+        keep=keep,
+        temperature=temperature,
+        guidance=guidance,
+        steps=steps,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    if like:
+        opened, wish, interpolate, n = _like(like, run, n)
+    else:
+        opened = _run_at(run)
+    if interpolate:
+        _walk(opened, interpolate, frames, wish, out, device)
+    else:
+        _make(opened, n, wish, out, device)
+
+
+@app.command()
+def audit(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    corpus: Annotated[Path | None, typer.Option(help="the corpus, where it has moved")] = None,
+    out: Out = None,
+    samples: Annotated[
+        int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
+    ] = None,
+) -> None:
+    """Say how good, how varied and how new the pieces of a run are."""
+    _audit(_run_at(run), corpus, out, samples)
+
+
+@app.command()
+def show(
+    what: Annotated[
+        str | None, typer.Argument(help="a name, a corpus, a run, a recipe or a piece; nothing: all names")
+    ] = None,
+) -> None:
+    """List what there is, or describe one thing."""
+    from maquette.show import show as describe
+
+    describe(what)
+
+
+def _prepare(source: Path, out: Path | None, modality: str, assignments: list[str]) -> Any:
+    from maquette.prepare import prepare as verb
+    from maquette.prepare import report
+    from maquette.recipe import parse_assignment
+
+    given = dict(parse_assignment(a) for a in assignments)
+    settings = {k.removeprefix("prepare."): v for k, v in given.items()}
+    from maquette.screen import reading
+
+    with reading() as progress:
+        corpus = verb(source, out, modality=modality, settings=settings, progress=progress)
+    typer.echo(report(corpus))
+    typer.echo(f"corpus: {corpus.path}")
+    return corpus
+
+
+def _watch(corpus: Any, recipe: Recipe, out: Path, loggers: tuple[str, ...]) -> bool:
+    """Train with a live view; True when training came to its end."""
+    from maquette.screen import watch
+    from maquette.train import training
+
+    finished = watch(training(corpus, recipe, out, loggers=loggers), corpus)
+    typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
+    return finished
+
+
+def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto") -> None:
+    from maquette.generate import generating, next_folder, save
+
+    folder = out or next_folder(run)
+    pieces, paths = [], []
+    for piece in generating(run, n, wish, device):
+        pieces.append(piece)
+        paths += save([piece], folder)
+    sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
+    typer.echo(f"pieces: {len(paths)} in {folder}\nsheet: {sheet}")
+
+
+def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str) -> None:
+    from maquette.generate import interpolate as verb
+    from maquette.generate import next_folder, save
+
+    folder = out or next_folder(run)
+    pieces = verb(run, *seeds, frames, wish, device)
+    save(pieces, folder)
+    sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
+    film = pieces[0].modality.animate(pieces + pieces[::-1], folder / "way.gif")
+    typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet}\nanimation: {film}")
+
+
+def _audit(run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None) -> None:
+    from maquette.audit import audit as verb
+    from maquette.corpus import Corpus
+
+    made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out)
+    typer.echo(made.words)
+    typer.echo(f"report: {made.page}")
+
+
+def _wish(**asked: Any) -> Any:
+    from maquette.generate import Wish
+
+    return Wish(**asked)
+
+
+def _run_at(path: Path | None) -> Run:
+    from maquette.run import Run
+
+    if path is None:
+        raise UsageError("which run? maquette generate runs/mine; `maquette show runs` lists those at hand")
+    return Run.open(path)
+
+
+def _like(piece: Path, run: Path | None, n: int) -> tuple[Run, Any, tuple[int, int] | None, int]:
+    """The run, wish and way of a piece that was made before, from the metadata in its file."""
+    from maquette.generate import like as verb
+    from maquette.show import papers_of
+
+    facts = papers_of(piece)
+    opened = _run_at(run or Path(facts["run"]))
+    return opened, verb(facts, opened), facts.get("interpolate"), n if run else 1
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """["label=dragon,mood=calm"] -> {"label": "dragon", "mood": "calm"}; a part without a sign belongs to the value before it."""
+    found: dict[str, str] = {}
+    last = ""
+    for part in (p for text in texts for p in text.split(",")):
+        key, sign, value = part.partition("=")
+        if sign:
+            last = key.strip()
+            found[last] = value.strip()
+        elif last:
+            found[last] += f",{part}"
+        else:
+            raise UsageError(f"a condition is given as name=value; {part!r} came")
+    return found
+
+
+if __name__ == "__main__":
+    main()

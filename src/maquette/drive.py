@@ -1,0 +1,222 @@
+"""Driving the loop: the clock, checkpoints, sample sheets, the log, Ctrl-C, and many processes. The loop knows none of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from maquette import catalog
+from maquette.corpus import Corpus
+from maquette.loop import TrainState, only_here, rank, seed_everything, world
+from maquette.run import Run, Sampler
+from maquette.space import Model, SampleRequest
+
+SHEET = 36  # pieces on a sample sheet, always of the seeds 0..35
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What training tells whoever drives it, about once a second and at every event.
+
+    stage  the model in training; logs  "phase/term" -> value; news  a sentence, mostly empty
+    """
+
+    stage: str
+    step: int
+    steps: int | None
+    logs: dict[str, float]
+    pieces_per_second: float
+    seconds_left: float | None
+    sheet: Path | None
+    news: str = ""
+
+
+def drive(
+    run: Run,
+    corpus: Corpus,
+    states: Iterator[TrainState],
+    budget: Budget,
+    interruption: Interruption,
+    loggers: tuple[str, ...],
+) -> Iterator[Progress]:
+    """Follow the loop: freeze the number of steps, log, save, draw sheets, stop when asked."""
+    keeper = Keeper(run, corpus)
+    told = 0.0
+    started_cpu = time.process_time()
+    with loggers_for(loggers, run) as write:
+        for now in states:
+            budget.freeze(now)
+            asked = interruption.anywhere()
+            if now.done or asked or keeper.due():
+                _record(run, now, write)
+                keeper.keep(now)
+            elif now.step % 10 == 0:
+                _record(run, now, write)
+            if now.done or asked or time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                yield _progress(run, now, budget, keeper, "stopped and saved; the same line goes on" if asked else "")
+            if asked:
+                break
+    spent = run.facts.get("cpu_seconds", 0.0) + time.process_time() - started_cpu
+    only_here(lambda: run.note(cpu_seconds=round(spent, 2)))
+
+
+def _record(run: Run, now: TrainState, write: Callable[[int, dict[str, float]], None]) -> None:
+    if rank() == 0:
+        logs = {k: float(v) for k, v in now.logs.items()}
+        run.log({"step": now.step, **logs})
+        write(now.step, logs)
+
+
+def _progress(run: Run, now: TrainState, budget: Budget, keeper: Keeper, news: str) -> Progress:
+    logs = {k: float(v) for k, v in now.logs.items()}
+    speed = now.plan.batch_size / budget.seconds_per_step if budget.seconds_per_step else 0.0
+    left = budget.seconds_per_step * (now.steps - now.step) if now.steps and budget.seconds_per_step else None
+    return Progress(run.recipe.stages[-1], now.step, now.steps, logs, speed, left, keeper.sheet, news)
+
+
+class Budget:
+    """Minutes as a number of steps: the first steps are measured, then the number is frozen and the rates anneal to it."""
+
+    def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic):
+        self.seconds = minutes * 60 if minutes else None
+        self.clock, self.start = clock, clock()
+        self.seconds_per_step = 0.0
+        self._marks: list[tuple[int, float]] = []
+
+    def freeze(self, now: TrainState) -> None:
+        """Set now.steps once a fiftieth of the time and at least eight steps have passed; measure the speed as it goes."""
+        t = self.clock()
+        self._marks.append((now.step, t))
+        del self._marks[1:-200]  # the first mark and the latest 200
+        step0, t0 = self._marks[max(0, len(self._marks) - 200)]
+        if now.step > step0:
+            self.seconds_per_step = (t - t0) / (now.step - step0)
+        if now.steps is not None or self.seconds is None:
+            return
+        spent = t - self.start
+        measured = now.step - self._marks[0][0]
+        if spent >= self.seconds or (measured >= 8 and spent > 0.02 * self.seconds):
+            reserve = 0.96  # checkpoints and sheets take their share
+            now.steps = agreed(max(now.step, now.step + int((self.seconds * reserve - spent) / self.seconds_per_step)))
+
+
+def agreed(number: int) -> int:
+    """Rank 0's number on every rank."""
+    if world() == 1:
+        return number
+    shared = torch.tensor([number])
+    dist.broadcast(shared, 0)
+    return int(shared)
+
+
+class Keeper:
+    """Saves checkpoints and sample sheets so that both together cost at most a few hundredths of the time."""
+
+    def __init__(self, run: Run, corpus: Corpus):
+        self.run, self.corpus = run, corpus
+        self.modality = catalog.modality(corpus.facts)
+        self.last, self.cost = time.monotonic(), 0.0
+        self.sheet: Path | None = None
+
+    def due(self) -> bool:
+        return bool(agreed(int(time.monotonic() - self.last > max(30.0, 40 * self.cost))))
+
+    def keep(self, now: TrainState) -> None:
+        """Conclude the averaged model, save, and draw the sheet."""
+        start = time.monotonic()
+        only_here(lambda: self._keep(now))
+        self.last = time.monotonic()
+        self.cost = self.last - start
+
+    def _keep(self, now: TrainState) -> None:
+        seed_everything(now.plan.seed, now.step, 0)
+        with torch.no_grad():
+            now.averaged.conclude(lambda: self.corpus.once("train", limit=8192))
+        self.run.save(now)
+        self.sheet = self._draw(now.averaged, now.step) or self.sheet
+
+    def _draw(self, model: Model, step: int) -> Path | None:
+        """The sample sheet of one step; always the same seeds."""
+        if not hasattr(model, "sample"):
+            return None
+        codec = self.run.codec.load_model(str(model.device)) if self.run.codec else None
+        sampler = Sampler(model, codec)  # type: ignore[arg-type]
+        x = sampler.sample(SampleRequest(tuple(range(SHEET)), self.run.usual_condition(range(SHEET))))
+        pieces = [self.modality.to_piece(row) for row in x]
+        return self.modality.sheet(pieces, self.run.path / "samples" / f"{step:08d}.png")
+
+
+class Interruption:
+    """SIGINT and SIGTERM as a question the driver asks after each step; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._old[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: whoever drives it there has its own way to stop
+                return self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def anywhere(self) -> bool:
+        """Whether any process was asked to stop."""
+        if world() == 1:
+            return self.asked
+        flag = torch.tensor([int(self.asked)])
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        self.asked = bool(flag)
+        return self.asked
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the processes that torchrun started, if it did."""
+    if "RANK" not in os.environ or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def loggers_for(names: tuple[str, ...], run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """One function that writes a record to every tracker by name (extra `log`); log.jsonl is always written besides."""
+    from maquette.trackers import open_tracker
+
+    open_ = [open_tracker(name, run.path) for name in names] if rank() == 0 else []
+    try:
+        yield lambda step, logs: [tracker.add(step, logs) for tracker in open_] and None
+    finally:
+        for tracker in open_:
+            tracker.close()

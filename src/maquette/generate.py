@@ -1,0 +1,186 @@
+"""generate: a run in, new pieces out; each has its own seed and carries its papers, so that `like` makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maquette import catalog
+from maquette.corpus import to_float
+from maquette.errors import ContentError, RunError, SettingError, UsageError
+from maquette.loop import pick_device
+from maquette.piece import Modality, Piece
+from maquette.run import Run, identity
+from maquette.space import SampleRequest
+
+CHUNK = 64  # pieces made at once
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for, in words a person writes; travels in each piece's metadata.
+
+    seed         of the first piece; piece k has seed + k
+    condition    {"label": "dragon"}; empty: labels as often as they occur in training
+    source       a file to vary, continue or infill; keep: a mask file, white stays as it is
+    temperature, guidance, steps, top_k, top_p: see SampleRequest
+    """
+
+    seed: int = 0
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    keep: str | None = None
+    temperature: float = 1.0
+    guidance: float = 1.0
+    steps: int | None = None
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, fits, expected in (
+            ("seed", self.seed >= 0, ">= 0"),
+            ("temperature", self.temperature > 0, "> 0"),
+            ("guidance", self.guidance >= 0, ">= 0"),
+            ("steps", self.steps is None or self.steps >= 1, ">= 1"),
+            ("top_k", self.top_k >= 0, ">= 0"),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+        ):
+            if not fits:
+                raise SettingError(f"{name} should be {expected}; {getattr(self, name)} came")
+        if self.keep and not self.source:
+            raise UsageError("--keep marks what stays of a source; give the source too, with --source")
+
+
+def generate(run: Run, n: int = 16, wish: Wish | None = None, device: str = "auto") -> list[Piece]:
+    """n new pieces. Raises UnknownName for a condition the corpus does not know, SpaceError for what the model cannot do."""
+    return list(generating(run, n, wish or Wish(), device))
+
+
+def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[Piece]:
+    """The same, one by one as they are ready."""
+    if n < 1:
+        raise SettingError(f"the number of pieces should be >= 1; {n} came")
+    modality = catalog.modality(run.facts["corpus"])
+    sampler = run.sampler(pick_device(device))
+    request = to_request(run, modality, wish, range(wish.seed, wish.seed + n))
+    for start in range(0, n, CHUNK):
+        part = request.rows(start, min(start + CHUNK, n))
+        for x, seed in zip(sampler.sample(part), part.seeds, strict=True):
+            yield replace(modality.to_piece(x, papers(run, replace(wish, seed=seed))), modality=modality)
+
+
+def interpolate(
+    run: Run, first: int, last: int, frames: int, wish: Wish | None = None, device: str = "auto"
+) -> list[Piece]:
+    """`frames` pieces on the way from seed `first` to seed `last`. Raises SpaceError where the model has no latent space."""
+    if frames < 2:
+        raise SettingError(f"a way has at least 2 frames; {frames} came")
+    modality = catalog.modality(run.facts["corpus"])
+    wish = wish or Wish()
+    positions = [k / (frames - 1) for k in range(frames)]
+    request = to_request(run, modality, wish, (first, last))
+    if request.condition is not None:  # the way keeps one condition, that of its first piece
+        request = request.with_(condition=request.condition[:1].expand(2, -1))
+    made = run.sampler(pick_device(device)).interpolate(request, positions)
+    facts = papers(run, replace(wish, seed=first)) | {"interpolate": [first, last]}
+    return [
+        replace(modality.to_piece(x, facts | {"position": p}), modality=modality)
+        for x, p in zip(made, positions, strict=True)
+    ]
+
+
+def to_request(run: Run, modality: Modality, wish: Wish, seeds: Sequence[int]) -> SampleRequest:
+    """A wish in words as tensors."""
+    source = keep = None
+    if wish.source:
+        source = _tensor(modality, Path(wish.source)).unsqueeze(0).expand(len(seeds), *modality.space.shape)
+    if wish.keep:
+        keep = modality.keep(Path(wish.keep)).unsqueeze(0).expand(len(seeds), *modality.space.shape)
+    return SampleRequest(
+        tuple(seeds),
+        _condition(run, wish.condition, seeds),
+        source,
+        keep,
+        wish.temperature,
+        wish.guidance,
+        wish.steps,
+        wish.top_k,
+        wish.top_p,
+    )
+
+
+def _condition(run: Run, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tensor | None:
+    if not asked:
+        return run.usual_condition(seeds)
+    if run.spec.condition is None:
+        raise UsageError(
+            f"{run.path} was trained without labels or other facts, so nothing can be asked of it; drop --condition"
+        )
+    return torch.tensor([run.spec.condition.encode(asked)]).expand(len(seeds), -1)
+
+
+def _tensor(modality: Modality, path: Path) -> Tensor:
+    """One file as the model sees it. Raises ContentError where it holds no single piece."""
+    if not path.is_file():
+        raise ContentError(f"no file {path}; --source and --keep take the path of one file")
+    pieces = list(modality.read(path))
+    if len(pieces) != 1:
+        raise ContentError(f"{path} should hold one piece; it holds {len(pieces)}")
+    return to_float(modality.to_tensor(modality.clean(pieces[0])))
+
+
+def papers(run: Run, wish: Wish) -> dict[str, Any]:
+    """What a piece carries: enough to make it again and to explain it."""
+    from maquette import __version__
+
+    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {})}
+    return {
+        "generator": f"maquette {__version__}",
+        "run": run.path.as_posix() if not run.path.is_absolute() else run.path.name,
+        "run_fingerprint": identity(run),
+        "corpus": {k: run.facts["corpus"][k] for k in ("name", "fingerprint")},
+        "recipe": run.recipe.model_dump(mode="json"),
+        "wish": asked,
+    }
+
+
+def like(facts: Mapping[str, Any], run: Run) -> Wish:
+    """The wish that made a piece, from its papers. Raises RunError when this is not the run that made it."""
+    if "wish" not in facts:
+        raise ContentError(
+            "this file carries no papers of Maquette; --like takes a piece that Maquette made and nobody re-saved"
+        )
+    if facts["run_fingerprint"] != identity(run):
+        raise RunError(
+            f"{run.path} is not the run (or no longer the weights) that made this piece: it came from {facts['run']}"
+        )
+    return Wish(**facts["wish"])
+
+
+def save(pieces: Sequence[Piece], folder: Path, suffix: str = "") -> list[Path]:
+    """Each piece as one file named by its seed and condition."""
+    assert pieces and pieces[0].modality is not None
+    suffix = suffix or pieces[0].modality.suffixes[0]
+    return [piece.save(folder / f"{_name(piece)}{suffix}") for piece in pieces]
+
+
+def _name(piece: Piece) -> str:
+    wish = piece.facts["wish"]
+    if "position" in piece.facts:
+        first, last = piece.facts["interpolate"]
+        return f"{first}-to-{last}-{piece.facts['position']:.3f}"
+    words = "-".join(
+        "".join(c if c.isalnum() else "_" for c in str(v))[:24] for v in wish.get("condition", {}).values()
+    )
+    return f"{wish['seed']:06d}{'-' + words if words else ''}"
+
+
+def next_folder(run: Run) -> Path:
+    """runs/mine/pieces/001, 002 ...: each call of generate its own folder, so that nothing is written over."""
+    taken = [int(p.name) for p in (run.path / "pieces").glob("[0-9]*") if p.name.isdigit()]
+    return run.path / "pieces" / f"{max(taken, default=0) + 1:03d}"

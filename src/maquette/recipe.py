@@ -1,0 +1,165 @@
+"""A Recipe is every choice that decides a run: TOML in, dotted overrides, the dial `size`, and TOML out with all defaults spelled out."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from maquette import catalog
+from maquette.errors import SettingError, UnknownName, UsageError
+
+Size = Literal["tiny", "small", "medium", "large"]
+
+
+class Recipe(BaseModel):
+    """What a TOML recipe may say; the tables are checked against the constructors they feed (see `settle`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    modality: Annotated[str, Field(description="kind of content; auto: seen from the files")] = "auto"
+    model: Annotated[
+        str, Field(description='a model, or codec+model: "vqvae+transformer"; auto: chosen by the corpus')
+    ] = "auto"
+    size: Annotated[Size, Field(description="the dial of the networks")] = "small"
+    minutes: Annotated[float | None, Field(gt=0, description="of training; none: train.steps decides")] = None
+    seed: Annotated[int, Field(ge=0, description="of weights, order and noise")] = 0
+    prepare: Annotated[dict[str, Any], Field(description="settings of the modality")] = {}
+    models: Annotated[dict[str, dict[str, Any]], Field(description="settings of each model by name")] = {}
+    train: Annotated[dict[str, Any], Field(description="settings of the loop")] = {}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """("vqvae", "transformer") for "vqvae+transformer"."""
+        return tuple(self.model.split("+"))
+
+
+def make_recipe(given: Mapping[str, Any]) -> Recipe:
+    """A checked Recipe from plain data. Raises UnknownName or SettingError."""
+    return Recipe(**catalog.validate(Recipe, given, "the recipe"))
+
+
+def load(path: Path) -> Recipe:
+    """Read a TOML recipe. Raises UsageError naming the file and what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"no recipe at {path}; a recipe is a TOML file, `maquette show recipes` lists those at hand")
+    try:
+        return make_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """The recipe with every default spelled out: the dial's settings, then the model's, then the loop's.
+
+    Raises UnknownName or SettingError where a name or value does not fit.
+    """
+    from maquette.loop import plan
+
+    if len(recipe.stages) > 2:
+        raise SettingError(f'model is one name or codec+model; "{recipe.model}" came')
+    for name in recipe.models:
+        if name not in recipe.stages:
+            raise UnknownName("table under [models]", name, recipe.stages)
+    models = {}
+    for name in recipe.stages:
+        kind = catalog.find("models", name)
+        models[name] = catalog.check(kind, {**kind.sizes.get(recipe.size, {}), **recipe.models.get(name, {})}, name)
+    train = catalog.check(plan, {**recipe.train, "seed": recipe.seed}, "train")
+    train.pop("seed")
+    return recipe.model_copy(update={"models": models, "train": train})
+
+
+def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """Apply `key=value` lines: dotted ("gan.loss=hinge", "train.lr=1e-3", "prepare.size=64") or plain, where a plain key is looked for
+    among the recipe's own keys, the settings of its models and those of the loop. Raises UsageError, UnknownName."""
+    data = recipe.model_dump()
+    for assignment in assignments:
+        key, value = parse_assignment(assignment)
+        table, name = _home(key, recipe, data)
+        table[name] = value
+    return make_recipe(data)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`lr=1e-3` -> ("lr", 0.001); what is no TOML value is a string.
+
+    >>> parse_assignment("loss=hinge")
+    ('loss', 'hinge')
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"a setting is given as key=value; {text!r} came")
+    try:
+        return key.strip(), tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _home(key: str, recipe: Recipe, data: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The table of `data` that a dotted or plain key belongs to, and its name there."""
+    from maquette.loop import plan
+
+    if "." in key:
+        head, _, name = key.removeprefix("models.").partition(".")
+        if head in ("train", "prepare"):
+            return data[head], name
+        if head in recipe.stages:
+            return data["models"].setdefault(head, {}), name
+        raise UnknownName("table", head, ["train", "prepare", *recipe.stages])
+    scalars = [name for name in Recipe.model_fields if name not in ("prepare", "models", "train")]
+    if key in scalars:
+        return data, key
+    kinds = {name: catalog.find("models", name) for name in recipe.stages if name != "auto"}
+    owners = [name for name, kind in kinds.items() if key in catalog.settings(kind).model_fields]
+    if len(owners) > 1:
+        raise UsageError(f"{key} is a setting of {' and '.join(owners)}; say {owners[0]}.{key} or {owners[1]}.{key}")
+    if owners:
+        return data["models"].setdefault(owners[0], {}), key
+    loop_settings = catalog.settings(plan).model_fields
+    if key in loop_settings:
+        return data["train"], key
+    known = [*scalars, *loop_settings, *(n for kind in kinds.values() for n in catalog.settings(kind).model_fields)]
+    raise UnknownName("setting", key, known)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML; settings that are none are written as comments, for TOML has no word for them."""
+    data = recipe.model_dump(mode="json")
+    tables = {"prepare": data.pop("prepare")}
+    tables |= {f"models.{name}": settings for name, settings in data.pop("models").items()}
+    tables["train"] = data.pop("train")
+    blocks = [_lines(data), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items() if table)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    return "\n".join(f"# {k} is left to its default" if v is None else f"{k} = {_value(v)}" for k, v in table.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """What two settled recipes do not share, as "models.gan.loss: hinge -> relativistic"."""
+    a, b = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

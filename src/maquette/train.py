@@ -1,0 +1,203 @@
+"""train: a corpus and a recipe in, a run out. The same line resumes; Ctrl-C saves; `minutes` is a promise about the clock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from maquette import catalog
+from maquette.corpus import Corpus, encode
+from maquette.drive import Budget, Interruption, Progress, drive, nothing, processes
+from maquette.errors import RunError, SettingError, TrainingError
+from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
+from maquette.recipe import Recipe, differences, settle
+from maquette.run import Run, identity
+from maquette.space import Codec
+
+DEFAULT_MINUTES = 10.0
+
+
+def train(corpus: Corpus, recipe: Recipe, out: Path, **options: Any) -> Run:
+    """`training` without anybody watching."""
+    for _ in training(corpus, recipe, out, **options):
+        pass
+    return Run.open(out)
+
+
+def training(corpus: Corpus, recipe: Recipe, out: Path, *, loggers: tuple[str, ...] = ()) -> Iterator[Progress]:
+    """Train, or go on with the run at `out` if it is the same recipe on the same corpus; yields Progress.
+
+    Raises RunError (another run, another corpus, locked), TrainingError, StorageError, SettingError.
+    """
+    out = Path(out)
+    with processes():
+        recipe, reason = choose(recipe, corpus)
+        recipe = settle(recipe)
+        _fitting(recipe)
+        lock = Run(out, recipe, {}).lock() if rank() == 0 else nothing()
+        with lock, Interruption() as interruption:
+            if reason:
+                yield Progress(recipe.stages[0], 0, None, {}, 0.0, None, None, news=reason)
+            yield from _stages(corpus, recipe, out, interruption, loggers)
+
+
+def _stages(
+    corpus: Corpus, recipe: Recipe, out: Path, interruption: Interruption, loggers: tuple[str, ...]
+) -> Iterator[Progress]:
+    if len(recipe.stages) == 1:
+        run = _open_or_create(out, recipe, corpus, corpus)
+        yield from _stage(run, corpus, recipe.minutes, interruption, loggers)
+        return
+    first, second = _halves(recipe)
+    codec_run = _open_or_create(out / "codec", first, corpus, corpus)
+    yield from _stage(codec_run, corpus, first.minutes, interruption, loggers)
+    if interruption.asked:
+        return
+    codes = _codes(corpus, codec_run)
+    run = _open_or_create(out, recipe, corpus, codes, codec={"fingerprint": codes.fingerprint})
+    yield from _stage(run, codes, second.minutes, interruption, loggers)
+
+
+def _halves(recipe: Recipe) -> tuple[Recipe, Recipe]:
+    """The recipe of the codec and of the model on its codes; the codec's class says which share of the time it should get."""
+    share = getattr(catalog.find("models", recipe.stages[0]), "codec_share", 0.4)
+    minutes = recipe.minutes or (None if recipe.train["steps"] else DEFAULT_MINUTES)
+
+    def half(name: str, part: float) -> Recipe:
+        return recipe.model_copy(
+            update={"model": name, "models": {name: recipe.models[name]}, "minutes": minutes and minutes * part}
+        )
+
+    return half(recipe.stages[0], share), half(recipe.stages[1], 1 - share)
+
+
+def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
+    """The corpus in codes, beside the corpus; made once for each codec."""
+    name = identity(codec_run)
+    place = corpus.path.with_name(f"{corpus.path.name}.codes") / name
+    if not (place / "corpus.json").is_file():
+        codec = codec_run.load_model()
+        if not isinstance(codec, Codec):
+            raise SettingError(f"{codec_run.recipe.model} is no codec; a pair begins with vae or vqvae")
+        only_here(lambda: encode(corpus, codec, place, {"run": name, "model": codec_run.recipe.model}))
+    return Corpus.open(place)
+
+
+def _fitting(recipe: Recipe) -> None:
+    """Raise SettingError unless the stages make sense together, before anything is trained."""
+    if len(recipe.stages) == 2 and not hasattr(catalog.find("models", recipe.stages[0]), "encode"):
+        raise SettingError(
+            f"{recipe.stages[0]} is no codec; a pair is codec+model, such as vqvae+transformer or vae+flow"
+        )
+
+
+def choose(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, str]:
+    """Settle `model = "auto"` by the number and size of the pieces, and say why in a sentence."""
+    if recipe.model != "auto":
+        return recipe, ""
+    pieces, space = corpus.size("train"), corpus.spec.space
+    side = max(space.axes) if space.kind == "grid" else 0
+    if space.kind == "tokens":
+        name, why = "transformer", "it is the model of token sequences"
+    elif side > 40:
+        name, why = "vae+flow", f"at {side} pixels a flow on the latents of a VAE is the cheapest way to sharp pictures"
+    elif pieces < 1000:
+        name, why = "vae", f"{pieces} training pieces are few, and a VAE learns most from few and does not collapse"
+    else:
+        name, why = (
+            "vae",
+            "for small pictures a VAE with a density fitted to its latents is nearest to the real ones for the time",
+        )
+    return recipe.model_copy(update={"model": name}), f"model: {name}, because {why}"
+
+
+def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, trained_on: Corpus, **facts: Any) -> Run:
+    """The run at `path` if it is this recipe on this corpus, or a new one. Raises RunError saying what differs."""
+    if Run.exists(path):
+        run = Run.open(path)
+        if changes := differences(run.recipe, recipe):
+            raise RunError(
+                f"{path} is a run of another recipe ({'; '.join(changes[:3])}); choose another folder with -o"
+            )
+        if run.facts["corpus"]["fingerprint"] != corpus.fingerprint:
+            raise RunError(
+                f"{path} was trained on another corpus or another state of it; choose another folder with -o"
+            )
+        return run
+    about = {k: corpus.facts.get(k) for k in ("name", "fingerprint", "modality", "counts", "labels", "licences")}
+    about["path"] = os.path.relpath(corpus.path, path)
+    only_here(lambda: Run.create(path, recipe, {"spec": trained_on.spec.to_json(), "corpus": about, **facts}))
+    return Run.open(path)
+
+
+def _stage(
+    run: Run,
+    corpus: Corpus,
+    minutes: float | None,
+    interruption: Interruption,
+    loggers: tuple[str, ...]
+) -> Iterator[Progress]:
+    """Train one model to its end; on a non-finite loss go back once to the last good checkpoint at half the rate."""
+    try:
+        yield from _attempt(run, corpus, minutes, interruption, loggers, 1.0)
+    except TrainingError as error:
+        if run.facts.get("rolled_back"):
+            raise TrainingError(
+                f"{error}, again after going back to a lower rate; lower train.lr or raise train.clip"
+            ) from None
+        reason = str(error)
+        only_here(lambda: run.note(rolled_back=reason))
+        yield Progress(
+            run.recipe.stages[-1],
+            0,
+            None,
+            {},
+            0.0,
+            None,
+            None,
+            news=f"{reason}; going on from the last checkpoint at half the rate",
+        )
+        yield from _attempt(run, corpus, minutes, interruption, loggers, 0.5)
+
+
+def _attempt(
+    run: Run,
+    corpus: Corpus,
+    minutes: float | None,
+    interruption: Interruption,
+    loggers: tuple[str, ...],
+    lr_scale: float,
+) -> Iterator[Progress]:
+    seed_everything(run.recipe.seed, -1, 0)
+    model = run.build()
+    plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
+    checkpoint = run.newest()
+    restored = (
+        (checkpoint.tensors, {**checkpoint.facts, "lr_scale": checkpoint.facts["lr_scale"] * lr_scale})
+        if checkpoint
+        else None
+    )
+    only_here(lambda: run.forget_log_after(checkpoint.facts["step"] if checkpoint else 0))
+    batches = partial(corpus.batches, plan.batch_size, plan.seed, rank=rank(), world=world(), augment=_augment(corpus))
+    if checkpoint is None and lr_scale != 1:
+        plan = _scaled(plan, lr_scale)
+    yield from drive(
+        run, corpus, loop(model, batches, plan, restored), Budget(_minutes(minutes, plan)), interruption, loggers
+    )
+
+
+def _scaled(plan: Plan, scale: float) -> Plan:
+    return replace(plan, lr_scale=plan.lr_scale * scale)
+
+
+def _minutes(minutes: float | None, plan: Plan) -> float | None:
+    return minutes if minutes or plan.steps else DEFAULT_MINUTES
+
+
+def _augment(corpus: Corpus) -> Callable | None:
+    """Pieces are varied as their modality allows; codes are not."""
+    return None if corpus.facts.get("codec") else catalog.modality(corpus.facts).augment
