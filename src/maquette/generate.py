@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from maquette import catalog
-from maquette.corpus import to_float
 from maquette.errors import ContentError, RunError, SettingError, UsageError
 from maquette.loop import pick_device
 from maquette.piece import Modality, Piece
@@ -131,7 +130,7 @@ def _tensor(modality: Modality, path: Path) -> Tensor:
     pieces = list(modality.read(path))
     if len(pieces) != 1:
         raise ContentError(f"{path} should hold one piece; it holds {len(pieces)}")
-    return to_float(modality.to_tensor(modality.clean(pieces[0])))
+    return modality.to_tensor(modality.clean(pieces[0]))
 
 
 def papers(run: Run, wish: Wish) -> dict[str, Any]:

@@ -66,9 +66,10 @@ def settle(recipe: Recipe) -> Recipe:
         if name not in recipe.stages:
             raise UnknownName("table under [models]", name, recipe.stages)
     models = {}
-    for name in recipe.stages:
+    for place, name in enumerate(recipe.stages):
         kind = catalog.find("models", name)
-        models[name] = catalog.check(kind, {**kind.sizes.get(recipe.size, {}), **recipe.models.get(name, {})}, name)
+        usual = kind.sizes.get(recipe.size, {}) | (kind.as_codec if place < len(recipe.stages) - 1 else {})
+        models[name] = catalog.check(kind, {**usual, **recipe.models.get(name, {})}, name)
     train = catalog.check(plan, {**recipe.train, "seed": recipe.seed}, "train")
     train.pop("seed")
     return recipe.model_copy(update={"models": models, "train": train})

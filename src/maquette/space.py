@@ -156,6 +156,7 @@ class Model(nn.Module, ABC):
 
     phases: tuple[Phase, ...] = (Phase("model"),)
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what the dial `size` sets: {"tiny": {"width": 16}, ...}
+    as_codec: ClassVar[Mapping[str, Any]] = {}  # what changes where it is the codec of a pair: {"latent": "grid"}
     batch_size: ClassVar[int] = 64
     bf16: ClassVar[bool] = False  # whether bf16 autocast is the default where the hardware has it
 

@@ -16,7 +16,7 @@ from maquette.errors import RunError, SettingError, TrainingError
 from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
 from maquette.recipe import Recipe, differences, settle
 from maquette.run import Run, identity
-from maquette.space import Codec
+from maquette.space import Codec, DataSpec
 
 DEFAULT_MINUTES = 10.0
 
@@ -49,16 +49,16 @@ def _stages(
     corpus: Corpus, recipe: Recipe, out: Path, interruption: Interruption, loggers: tuple[str, ...]
 ) -> Iterator[Progress]:
     if len(recipe.stages) == 1:
-        run = _open_or_create(out, recipe, corpus, corpus)
+        run = _open_or_create(out, recipe, corpus, corpus.spec)
         yield from _stage(run, corpus, recipe.minutes, interruption, loggers)
         return
     first, second = _halves(recipe)
-    codec_run = _open_or_create(out / "codec", first, corpus, corpus)
+    codec_run = _open_or_create(out / "codec", first, corpus, replace(corpus.spec, condition=None))
     yield from _stage(codec_run, corpus, first.minutes, interruption, loggers)
     if interruption.asked:
         return
     codes = _codes(corpus, codec_run)
-    run = _open_or_create(out, recipe, corpus, codes, codec={"fingerprint": codes.fingerprint})
+    run = _open_or_create(out, recipe, corpus, codes.spec, codec={"fingerprint": codes.fingerprint})
     yield from _stage(run, codes, second.minutes, interruption, loggers)
 
 
@@ -115,7 +115,7 @@ def choose(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, str]:
     return recipe.model_copy(update={"model": name}), f"model: {name}, because {why}"
 
 
-def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, trained_on: Corpus, **facts: Any) -> Run:
+def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, spec: DataSpec, **facts: Any) -> Run:
     """The run at `path` if it is this recipe on this corpus, or a new one. Raises RunError saying what differs."""
     if Run.exists(path):
         run = Run.open(path)
@@ -130,7 +130,7 @@ def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, trained_on: Corp
         return run
     about = {k: corpus.facts.get(k) for k in ("name", "fingerprint", "modality", "counts", "labels", "licences")}
     about["path"] = os.path.relpath(corpus.path, path)
-    only_here(lambda: Run.create(path, recipe, {"spec": trained_on.spec.to_json(), "corpus": about, **facts}))
+    only_here(lambda: Run.create(path, recipe, {"spec": spec.to_json(), "corpus": about, **facts}))
     return Run.open(path)
 
 
