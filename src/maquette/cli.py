@@ -203,7 +203,7 @@ def _prepare(source: Path, out: Path | None, modality: str, assignments: list[st
 def _watch(corpus: Any, recipe: Recipe, out: Path, loggers: tuple[str, ...]) -> bool:
     """Train with a live view; True when training came to its end."""
     from maquette.screen import watch
-    from maquette.train import training
+    from maquette.verbs.train import training
 
     finished = watch(training(corpus, recipe, out, loggers=loggers), corpus)
     typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
@@ -211,7 +211,7 @@ def _watch(corpus: Any, recipe: Recipe, out: Path, loggers: tuple[str, ...]) -> 
 
 
 def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto") -> None:
-    from maquette.generate import generating, next_folder, save
+    from maquette.verbs.generate import generating, next_folder, save
 
     folder = out or next_folder(run)
     pieces, paths = [], []
@@ -223,8 +223,8 @@ def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto") -
 
 
 def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str) -> None:
-    from maquette.generate import interpolate as verb
-    from maquette.generate import next_folder, save
+    from maquette.verbs.generate import interpolate as verb
+    from maquette.verbs.generate import next_folder, save
 
     folder = out or next_folder(run)
     pieces = verb(run, *seeds, frames, wish, device)
@@ -244,7 +244,7 @@ def _audit(run: Run, corpus: Path | None, out: Path | None = None, samples: int 
 
 
 def _wish(**asked: Any) -> Any:
-    from maquette.generate import Wish
+    from maquette.verbs.generate import Wish
 
     return Wish(**asked)
 
@@ -259,8 +259,8 @@ def _run_at(path: Path | None) -> Run:
 
 def _like(piece: Path, run: Path | None, n: int) -> tuple[Run, Any, tuple[int, int] | None, int]:
     """The run, wish and way of a piece that was made before, from the metadata in its file."""
-    from maquette.generate import like as verb
     from maquette.show import papers_of
+    from maquette.verbs.generate import like as verb
 
     facts = papers_of(piece)
     opened = _run_at(run or Path(facts["run"]))

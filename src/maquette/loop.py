@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ class Plan:
     precision: Literal["fp32", "bf16"]
     compile: bool
     device: str
+    threads: int
 
 
 def plan(
@@ -69,6 +71,7 @@ def plan(
     ] = "auto",
     compile: Annotated[bool, Field(description="torch.compile the bodies: pays from some minutes on")] = False,
     device: Annotated[str, Field(description="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    threads: Annotated[int, Field(ge=0, description="of the CPU; 0: as many as are idle when training begins")] = 0,
 ) -> Plan:
     """The choices of training; this signature is the [train] table of a recipe."""
     chosen = {
@@ -91,7 +94,15 @@ def plan(
         precision=_precision(precision, model, where),
         compile=compile,
         device=where,
+        threads=threads or idle_cores(),
     )
+
+
+def idle_cores() -> int:
+    """Cores that nobody else keeps busy, at least one: threads that wait for a busy core make training many times slower."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = int(os.environ.get("OMP_NUM_THREADS", cores))
+    return max(1, min(allowed, (cores - round(os.getloadavg()[0])) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def make_plan(model: Model | None, given: Mapping[str, object]) -> Plan:
@@ -130,8 +141,6 @@ def world() -> int:
 
 
 def local_rank() -> int:
-    import os
-
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -150,7 +159,7 @@ class TrainState:
 
     def __init__(self, model: Model, plan: Plan):
         self.plan, self.step, self.steps = plan, 0, plan.steps
-        self.lr_scale = plan.lr_scale
+        self.lr_scale, self.threads = plan.lr_scale, plan.threads
         self.model = model.to(plan.device)
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimisers = {phase.name: optimisers(self.model, phase, plan) for phase in model.phases}
@@ -183,7 +192,7 @@ class TrainState:
 
     def facts(self) -> dict[str, float | int | None]:
         """The plain numbers of a checkpoint."""
-        return {"step": self.step, "steps": self.steps, "lr_scale": self.lr_scale}
+        return {"step": self.step, "steps": self.steps, "lr_scale": self.lr_scale, "threads": self.threads}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, object]) -> None:
         """Take up what `tensors` and `facts` gave. Raises RunError where names or shapes do not fit."""
@@ -209,6 +218,7 @@ class TrainState:
             owners[phase, id(p)].state[p][moment] = value.to(p.device if value.dim() else "cpu").clone()
         self.step, self.steps = int(facts["step"]), facts["steps"]  # type: ignore[arg-type]
         self.lr_scale = float(facts["lr_scale"])  # type: ignore[arg-type]
+        self.threads = int(facts["threads"])  # type: ignore[call-overload]  # another number adds up in another order
 
 
 def loop(
@@ -223,6 +233,7 @@ def loop(
     now = TrainState(model, plan)
     if restored:
         now.restore(*restored)
+    torch.set_num_threads(now.threads)
     if plan.compile:
         for body in now.model.children():
             body.compile()

@@ -64,7 +64,7 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
     """The same, one by one as they are ready."""
     if n < 1:
         raise SettingError(f"the number of pieces should be >= 1; {n} came")
-    modality = catalog.modality(run.facts["corpus"])
+    modality = catalog.modality(run.facts["corpus"]["modality"])
     sampler = run.sampler(pick_device(device))
     request = to_request(run, modality, wish, range(wish.seed, wish.seed + n))
     for start in range(0, n, CHUNK):
@@ -79,7 +79,7 @@ def interpolate(
     """`frames` pieces on the way from seed `first` to seed `last`. Raises SpaceError where the model has no latent space."""
     if frames < 2:
         raise SettingError(f"a way has at least 2 frames; {frames} came")
-    modality = catalog.modality(run.facts["corpus"])
+    modality = catalog.modality(run.facts["corpus"]["modality"])
     wish = wish or Wish()
     positions = [k / (frames - 1) for k in range(frames)]
     request = to_request(run, modality, wish, (first, last))

@@ -124,7 +124,7 @@ class Keeper:
 
     def __init__(self, run: Run, corpus: Corpus):
         self.run, self.corpus = run, corpus
-        self.modality = catalog.modality(corpus.facts)
+        self.modality = catalog.modality(corpus.facts["modality"])
         self.last, self.cost = time.monotonic(), 0.0
         self.sheet: Path | None = None
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from maquette import catalog
-from maquette.corpus import Corpus, encode
-from maquette.drive import Budget, Interruption, Progress, drive, nothing, processes
+from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
 from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
 from maquette.recipe import Recipe, differences, settle
 from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec
+from maquette.verbs.drive import Budget, Interruption, Progress, drive, nothing, processes
 
 DEFAULT_MINUTES = 10.0
 
@@ -80,6 +80,8 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
     name = identity(codec_run)
     place = corpus.path.with_name(f"{corpus.path.name}.codes") / name
     if not (place / "corpus.json").is_file():
+        from maquette.prepare import encode
+
         codec = codec_run.load_model()
         if not isinstance(codec, Codec):
             raise SettingError(f"{codec_run.recipe.model} is no codec; a pair begins with vae or vqvae")
@@ -135,11 +137,7 @@ def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, spec: DataSpec, 
 
 
 def _stage(
-    run: Run,
-    corpus: Corpus,
-    minutes: float | None,
-    interruption: Interruption,
-    loggers: tuple[str, ...]
+    run: Run, corpus: Corpus, minutes: float | None, interruption: Interruption, loggers: tuple[str, ...]
 ) -> Iterator[Progress]:
     """Train one model to its end; on a non-finite loss go back once to the last good checkpoint at half the rate."""
     try:
@@ -200,4 +198,4 @@ def _minutes(minutes: float | None, plan: Plan) -> float | None:
 
 def _augment(corpus: Corpus) -> Callable | None:
     """Pieces are varied as their modality allows; codes are not."""
-    return None if corpus.facts.get("codec") else catalog.modality(corpus.facts).augment
+    return None if corpus.facts.get("codec") else catalog.modality(corpus.facts["modality"]).augment
