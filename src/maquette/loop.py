@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from maquette.catalog import check
 from maquette.errors import RunError, SettingError, TrainingError
+from maquette.muon import Muon
 from maquette.space import Batch, Model, Optimiser, Phase
 
 
@@ -350,7 +351,7 @@ def optimisers(model: nn.Module, phase: Phase, plan: Plan) -> list[torch.optim.O
         return [_optimiser(o, [p for _, p in named])]
     matrices = [p for n, p in named if p.ndim == 2 and not any(w in n for w in ("embed", "head", "position"))]
     rest = [p for _, p in named if not any(p is m for m in matrices)]
-    muon = torch.optim.Muon(matrices, lr=o.muon_lr, momentum=0.95, weight_decay=o.weight_decay)
+    muon = Muon(matrices, lr=o.muon_lr, momentum=0.95, weight_decay=o.weight_decay)
     muon.param_groups[0]["peak"] = o.muon_lr
     return [muon, *([_optimiser(replace(o, name="adamw"), rest)] if rest else [])]
 

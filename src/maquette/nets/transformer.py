@@ -1,0 +1,117 @@
+"""A causal transformer in the manner of Qwen3: pre-norm blocks of attention and SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maquette.nets.attention import Attention, Cache, RMSNorm, rotations
+
+
+class MLP(nn.Module):
+    """h (..., width) -> (..., width)"""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(h)) * self.up_proj(h))
+
+
+class Block(nn.Module):
+    """h (B, L, width), context (B, features) or None -> (B, L, width)
+
+    context scales and shifts what the second half reads (FiLM, Perez 2018, arXiv:1709.07871); it starts without effect.
+    """
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float, features: int):
+        super().__init__()
+        self.input_layernorm = RMSNorm(width)
+        self.self_attn = Attention(width, heads, dropout)
+        self.post_attention_layernorm = RMSNorm(width)
+        self.mlp = MLP(width, inner)
+        self.film = nn.Linear(features, 2 * width) if features else None
+        self.dropout = nn.Dropout(dropout)
+        if self.film is not None:
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
+
+    def forward(
+        self, h: Tensor, turns: Tensor, context: Tensor | None, cache: Cache | None = None, start: int = 0
+    ) -> Tensor:
+        h = h + self.dropout(self.self_attn(self.input_layernorm(h), turns, cache, start))
+        g = self.post_attention_layernorm(h)
+        if self.film is not None and context is not None:
+            scale, shift = self.film(context).unsqueeze(1).chunk(2, -1)
+            g = torch.addcmul(shift, g, 1 + scale)
+        return h + self.dropout(self.mlp(g))
+
+
+class Decoder(nn.Module):
+    """Hidden vectors in, hidden vectors out; embedding included, head not.
+
+    Position 0 is the start (a learnt vector plus the context), position i > 0 holds token i - 1.
+    absolute  whether each position has a learnt vector too, which fixed grids of codes gain from
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        length: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float = 0.0,
+        features: int = 0,
+        absolute: bool = True,
+    ):
+        super().__init__()
+        self.width, self.heads, self.length = width, heads, length
+        self.embed_tokens = nn.Embedding(vocabulary, width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.position = nn.Parameter(torch.zeros(length, width)) if absolute else None
+        inner = 32 * math.ceil(width * 8 / 3 / 32)
+        self.layers = nn.ModuleList([Block(width, heads, inner, dropout, features) for _ in range(layers)])
+        self.norm = RMSNorm(width)
+        self.register_buffer("turns", rotations(length, width // heads), persistent=False)
+        self.apply(self._initial)
+
+    def _initial(self, module: nn.Module) -> None:
+        """Matrices of unit gain; what returns into the residual stream starts smaller with depth (GPT-2)."""
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5)
+        if isinstance(module, Block):
+            for last in (module.self_attn.o_proj, module.mlp.down_proj):
+                nn.init.normal_(last.weight, std=(2 * len(self.layers) * last.in_features) ** -0.5)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        context: Tensor | None = None,
+        caches: list[Cache] | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """tokens (B, n) -> (B, n + 1, width), the start included; going on from `start` > 0 with caches, (B, n, width)."""
+        h = self.embed_tokens(tokens)
+        if start == 0:
+            first = self.start.expand(len(tokens), 1, -1)
+            h = torch.cat([first if context is None else first + context.unsqueeze(1), h], 1)
+        stop = start + h.shape[1]
+        if self.position is not None:
+            h = h + self.position[start:stop]
+        for i, layer in enumerate(self.layers):
+            h = layer(h, self.turns[:, start:stop], context, caches[i] if caches else None, start)
+        return self.norm(h)
+
+    def caches(self, batch: int) -> list[Cache]:
+        """Empty room for `batch` sequences of full length."""
+        like = self.layers[0].self_attn.q_proj.weight
+        shape = (batch, self.heads, self.length, self.width // self.heads)
+        return [Cache(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
