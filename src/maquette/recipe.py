@@ -36,6 +36,10 @@ class Recipe(BaseModel):
         """("vqvae", "transformer") for "vqvae+transformer"."""
         return tuple(self.model.split("+"))
 
+    def settings_of(self, stage: str) -> dict[str, Any]:
+        """The settings of one stage; those of ./my_model.py stand under models.my_model."""
+        return self.models.get(Path(stage).stem, {})
+
 
 def make_recipe(given: Mapping[str, Any]) -> Recipe:
     """A checked Recipe from plain data. Raises UnknownName or SettingError."""
@@ -63,13 +67,13 @@ def settle(recipe: Recipe) -> Recipe:
     if len(recipe.stages) > 2:
         raise SettingError(f'model is one name or codec+model; "{recipe.model}" came')
     for name in recipe.models:
-        if name not in recipe.stages:
-            raise UnknownName("table under [models]", name, recipe.stages)
+        if name not in (stems := [Path(stage).stem for stage in recipe.stages]):
+            raise UnknownName("table under [models]", name, stems)
     models = {}
     for place, name in enumerate(recipe.stages):
         kind = catalog.find("models", name)
         usual = kind.sizes.get(recipe.size, {}) | (kind.as_codec if place < len(recipe.stages) - 1 else {})
-        models[name] = catalog.check(kind, {**usual, **recipe.models.get(name, {})}, name)
+        models[Path(name).stem] = catalog.check(kind, {**usual, **recipe.settings_of(name)}, Path(name).stem)
     train = catalog.check(plan, {**recipe.train, "seed": recipe.seed}, "train")
     train.pop("seed")
     return recipe.model_copy(update={"models": models, "train": train})
@@ -109,13 +113,13 @@ def _home(key: str, recipe: Recipe, data: dict[str, Any]) -> tuple[dict[str, Any
         head, _, name = key.removeprefix("models.").partition(".")
         if head in ("train", "prepare"):
             return data[head], name
-        if head in recipe.stages:
+        if head in (stems := [Path(stage).stem for stage in recipe.stages]):
             return data["models"].setdefault(head, {}), name
-        raise UnknownName("table", head, ["train", "prepare", *recipe.stages])
+        raise UnknownName("table", head, ["train", "prepare", *stems])
     scalars = [name for name in Recipe.model_fields if name not in ("prepare", "models", "train")]
     if key in scalars:
         return data, key
-    kinds = {name: catalog.find("models", name) for name in recipe.stages if name != "auto"}
+    kinds = {Path(name).stem: catalog.find("models", name) for name in recipe.stages if name != "auto"}
     owners = [name for name, kind in kinds.items() if key in catalog.settings(kind).model_fields]
     if len(owners) > 1:
         raise UsageError(f"{key} is a setting of {' and '.join(owners)}; say {owners[0]}.{key} or {owners[1]}.{key}")

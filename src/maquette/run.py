@@ -98,7 +98,7 @@ class Run:
     def build(self) -> Model:
         """The model of this run with fresh weights (chance from torch's global generator)."""
         name = self.recipe.stages[-1]
-        return catalog.find("models", name)(self.spec, **self.recipe.models[name])
+        return catalog.find("models", name)(self.spec, **self.recipe.settings_of(name))
 
     def load_model(self, device: str = "cpu") -> Model:
         """The model with its averaged weights, ready to sample. Raises RunError where there is no valid checkpoint."""

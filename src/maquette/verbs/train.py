@@ -69,7 +69,7 @@ def _halves(recipe: Recipe) -> tuple[Recipe, Recipe]:
 
     def half(name: str, part: float) -> Recipe:
         return recipe.model_copy(
-            update={"model": name, "models": {name: recipe.models[name]}, "minutes": minutes and minutes * part}
+            update={"model": name, "models": {Path(name).stem: recipe.settings_of(name)}, "minutes": minutes and minutes * part}
         )
 
     return half(recipe.stages[0], share), half(recipe.stages[1], 1 - share)
