@@ -1,0 +1,545 @@
+"""prepare: a person's folder -> a Corpus: read, clean, quarantine, deduplicate, number, split once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maquette import catalog, corpus, duplicates, files, sources
+from maquette.condition import Condition, fit_condition
+from maquette.corpus import SPLITS, Corpus, CorpusWriter
+from maquette.errors import ContentError, CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
+from maquette.piece import Modality, Piece
+from maquette.sources import Found, Refused
+from maquette.space import Batch, Codec, DataSpec
+
+Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0: not known)
+BOOKKEEPING = {"file_name", "source", "member", "pixels", "license", "licence", "owner", "url", "id", "sha256"}
+FEWEST = 3  # pieces that can be split
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    modality: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    split: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Corpus:
+    """Make the corpus `out` (corpora/<name> by default) from a folder, archive or file; at once where it stands already.
+
+    settings are the modality's own (`maquette show image`); split the shares of train, validation and test.
+    Raises ContentError where nothing can be used, SettingError, UnknownName, UsageError, StorageError.
+    """
+    source = Path(source)
+    out = Path(out) if out is not None else Path("corpora") / sources.name_of(source)
+    split = _checked_split(split)
+    listed = sources.listing(source)
+    settings = dict(settings or {})
+    asked = {"modality": modality, "settings": settings, "split": split, "seed": seed}
+    stamp = files.fingerprint([listed.stamp, sorted(listed.refused), asked])
+    if standing := _standing(out, stamp):
+        return standing
+    _may_be_replaced(out, source)
+    with files.full_disk_in_words(out), _building(out) as folder:
+        work = _Work(source, folder, split, seed, progress or (lambda *_: None))
+        work.gather(listed, modality, settings)
+        work.look()
+        work.write()
+        work.finish(stamp)
+    return Corpus.open(out)
+
+
+def encode(source: Corpus, codec: Codec, out: str | Path, codec_facts: Mapping[str, Any]) -> Corpus:
+    """The corpus of codes of a corpus: same numbers, splits, conditions and facts; at once where it stands already.
+
+    codec_facts say where the codec comes from (its run and fingerprint); they are kept in facts["codec"].
+    """
+    out = Path(out)
+    mark = files.fingerprint({"of": source.fingerprint, "codec": dict(codec_facts)})
+    if (standing := _standing(out, mark, "fingerprint")) is not None:
+        return standing
+    _may_be_replaced(out, source.path)
+    space = codec.code_space
+    kind = np.float32 if space.kind != "tokens" else np.uint16 if space.vocabulary <= 1 << 16 else np.int32
+    spec = DataSpec(space, source.spec.condition, "categorical" if space.kind == "tokens" else "gaussian")
+    with files.full_disk_in_words(out), _building(out) as folder, torch.no_grad():
+        writer = CorpusWriter(folder, space, kind)
+        for batch in _everything(source):
+            for codes, number in zip(codec.encode(batch.x).cpu().numpy(), batch.index.tolist(), strict=True):
+                writer.add(codes.astype(kind), _line(source.facts_of(number)))
+        writer.close()
+        splits = {name: source.numbers(name) for name in SPLITS}
+        conditions = (
+            None if source.spec.condition is None else np.load(source.path / "conditions.npy", allow_pickle=False)
+        )
+        facts = {**source.facts, "fingerprint": mark, "spec": spec.to_json(), "codec": dict(codec_facts), "stamp": mark}
+        writer.finish(splits, conditions, facts)
+    return Corpus.open(out)
+
+
+def _everything(source: Corpus, batch_size: int = 256) -> Iterator[Batch]:
+    for start in range(0, len(source), batch_size):
+        yield source.take(np.arange(start, min(start + batch_size, len(source))))
+
+
+@dataclass
+class _Work:
+    """One making of a corpus, step after step, in a folder that becomes the corpus at the end."""
+
+    source: Path
+    folder: Path
+    split: tuple[float, ...]
+    seed: int
+    progress: Progress
+    refused: Refused = field(default_factory=dict)
+    copies: int = 0
+
+    def gather(self, listed: sources.Listing, modality: str, settings: Mapping[str, Any]) -> None:
+        """The files, the modality that reads them, and what their folders and metadata say."""
+        suffixes = {name: catalog.find("modalities", name).suffixes for name in catalog.names("modalities")}
+        all_suffixes = tuple(s for known in suffixes.values() for s in known)
+        wanted = (*all_suffixes, *sources.METADATA)
+        found, self.refused = sources.unpacked(listed, self.folder / "unpacked", lambda n: n.lower().endswith(wanted))
+        self.name = _choose(modality, suffixes, found, self.source)
+        kind = catalog.find("modalities", self.name)
+        self.settings = catalog.check(kind, settings, self.name)
+        self.modality: Modality = kind(**self.settings)
+        rows = sources.metadata(found, self.refused)
+        self.files = [f for f in found if f.name.lower().endswith(kind.suffixes)]
+        if not self.files:
+            raise ContentError(_nothing(self.source, kind, self.name, suffixes, found, self.refused))
+        named = zip(self.files, sources.labels([f.name for f in self.files]), strict=True)
+        self.known = {f.name: ({"label": label} if label else {}, rows.get(f.name, {})) for f, label in named}
+
+    def pieces(self, what: str) -> Iterator[tuple[Found, Piece]]:
+        """Every piece that can be read; the rest goes to quarantine and is not tried again."""
+        for number, file in enumerate(self.files):
+            if number % 64 == 0:
+                self.progress(what, number, len(self.files))
+            if self.refused.get(file.name, "") and file.name not in self.partly:
+                continue
+            begun = False
+            try:
+                for piece in self.modality.read(file.path):
+                    begun = True
+                    yield file, piece
+            except Unreadable as error:
+                self.refused.setdefault(file.name, str(error).replace(file.path.name, file.name.rpartition("/")[2]))
+                if begun:  # a file of many pieces that ends early: what came before is used
+                    self.partly.add(file.name)
+
+    def look(self) -> None:
+        """The first pass: what the modality has to know of all pieces."""
+        self.partly: set[str] = set()
+        self.seen = 0
+
+        def contents() -> Iterator[Piece]:
+            for _, piece in self.pieces("looking"):
+                self.seen += 1
+                yield piece
+
+        fitted = self.modality.fit(contents())
+        if not self.seen:
+            raise ContentError(_nothing_left(self.source, self.modality.pretty, self.refused))
+        self.modality.restore(fitted)
+        self.fitted = fitted
+
+    def write(self) -> None:
+        """The second pass: clean, number and store; of exact copies the first is kept."""
+        writer: CorpusWriter | None = None
+        first: dict[bytes, int] = {}
+        content = hashlib.blake2b(digest_size=16)
+        self.rows: list[Mapping[str, Any]] = []
+        self.licences: Counter[str] = Counter()
+        interned: dict[str, Mapping[str, Any]] = {}
+        for file, piece in self.pieces("cleaning"):
+            try:
+                stored = np.ascontiguousarray(self.modality.to_array(self.modality.clean(piece)))
+            except Unreadable as error:
+                self.refused.setdefault(_source(file, piece), str(error))
+                continue
+            writer = writer or CorpusWriter(self.folder, self.modality.space, stored.dtype)
+            mark = hashlib.blake2b(stored, digest_size=8).digest()
+            if first.setdefault(mark, len(writer)) < len(writer):
+                self.copies += 1
+                continue
+            facts = self._facts(file, piece)
+            line = _line(facts)
+            content.update(mark + line)
+            writer.add(stored, line)
+            self.licences[str(facts.get("license", "unknown"))] += 1
+            row = {k: v for k, v in facts.items() if k not in BOOKKEEPING}
+            self.rows.append(interned.setdefault(json.dumps(row, sort_keys=True), row))
+        if writer is None or len(writer) < FEWEST:
+            raise ContentError(
+                _too_few(self.source, self.modality.pretty, len(writer or ()), self.copies, self.refused)
+            )
+        self.writer, self.shards, self.content = writer, writer.close(), content.hexdigest()
+
+    def _facts(self, file: Found, piece: Piece) -> dict[str, Any]:
+        folder, row = self.known[file.name]
+        own = {k: v for k, v in piece.facts.items() if k not in ("source", "member")}
+        facts = {"source": _source(file, piece), **folder, **own, **row}
+        if "licence" in facts:  # one spelling inside
+            facts["license"] = facts.pop("licence")
+        if "label" in facts:
+            facts["label"] = str(facts["label"])
+        return facts
+
+    def finish(self, stamp: str) -> None:
+        """Twins, split, conditions, the facts, and the report's advice."""
+        self.progress("comparing", 0, len(self.rows))
+        group = self._groups()
+        labels = [row.get("label") for row in self.rows]
+        group, dissolved = (np.arange(len(group)), True) if len(np.unique(group)) < FEWEST else (group, False)
+        splits = split_groups(group, labels, self.split, self.seed)
+        fitted = {**self.fitted, "pieces": len(splits["train"])}
+        condition = fit_condition([self.rows[i] for i in splits["train"].tolist()])
+        spec = DataSpec(self.modality.space, condition, self.modality.likelihood)
+        sizes = np.unique(group, return_counts=True)[1]
+        facts = {
+            "name": sources.name_of(self.source),
+            "modality": {"name": self.name, "settings": self.settings, "fitted": fitted},
+            "spec": spec.to_json(),
+            "counts": {name: len(numbers) for name, numbers in splits.items()},
+            "labels": dict(sorted(Counter(x for x in labels if x is not None).items())),
+            "licences": dict(self.licences.most_common()),
+            "duplicates": {
+                "exact": self.copies,
+                "near": int(len(group) - len(sizes)),
+                "groups": int((sizes > 1).sum()),
+            },
+            "quarantined": len(self.refused),
+            "source": sources.name_of(self.source),
+            "codec": None,
+            "stamp": stamp,
+        }
+        choices = [self.name, self.settings, fitted, self.split, self.seed, facts["spec"]]
+        facts["fingerprint"] = files.fingerprint([self.content, choices])
+        facts["advice"] = _advice(facts, self.modality, dissolved)
+        lines = "".join(
+            json.dumps({"file": k, "reason": v}, ensure_ascii=False) + "\n" for k, v in self.refused.items()
+        )
+        files.write_text(self.folder / "quarantine.jsonl", lines)
+        shutil.rmtree(self.folder / "unpacked", ignore_errors=True)
+        self.writer.finish(splits, encoded(condition, self.rows), facts)
+
+    def _groups(self) -> np.ndarray:
+        if self.modality.space.kind != "grid" or len(self.modality.space.axes) != 2:
+            return np.arange(len(self.rows))  # near twins are known for pictures only
+        known = duplicates.signatures(self._blocks())
+        return duplicates.groups(known, self._load)
+
+    def _blocks(self, rows: int = 1024) -> Iterator[np.ndarray]:
+        for shard in self.shards:
+            for start in range(0, len(shard), rows):
+                yield shard[start : start + rows]
+            _forget(shard)
+
+    def _load(self, numbers: np.ndarray) -> np.ndarray:
+        found = corpus.take(self.shards, numbers)
+        for shard in self.shards:
+            _forget(shard)
+        return found
+
+
+def _forget(shard: np.ndarray) -> None:
+    """Give the pages of a memory-mapped shard back, so that a large corpus needs little memory."""
+    with suppress(AttributeError, OSError, ValueError):
+        shard._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, ensure_ascii=False, default=str) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _source(file: Found, piece: Piece) -> str:
+    return f"{file.name}#{piece.facts['member']}" if "member" in piece.facts else file.name
+
+
+# ---- before the work
+
+
+def _checked_split(split: Sequence[float]) -> tuple[float, ...]:
+    shares = tuple(float(x) for x in split)
+    if len(shares) != 3 or not all(0 < x < 1 for x in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise SettingError(f"split should be three shares above 0 that sum to 1, as 0.7 0.15 0.15; {list(split)} came")
+    return shares
+
+
+def _standing(out: Path, stamp: str, key: str = "stamp") -> Corpus | None:
+    """The corpus that stands at `out`, where it was made of the same things in the same way and is whole."""
+    with suppress(CorpusError):
+        if corpus.read_facts(out).get(key) == stamp:
+            return Corpus.open(out)
+    return None
+
+
+def _may_be_replaced(out: Path, source: Path) -> None:
+    """Only a corpus is ever replaced. Raises UsageError."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{out} is a file or a link; choose another folder with -o")
+    if out.is_dir() and any(out.iterdir()) and not (out / "corpus.json").is_file():
+        raise UsageError(f"{out} is not empty and no corpus, so it is left alone; choose another folder with -o")
+    if source.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{out} holds the source {source}; choose another folder with -o")
+
+
+@contextmanager
+def _building(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when all is done; until then the old one stands."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(out)
+    folder = out.parent / f".{out.name}.preparing-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        _swap(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(new: Path, out: Path) -> None:
+    old = out.parent / f".{out.name}.replaced-{os.getpid()}"
+    files.sync(new)
+    if out.exists():
+        os.rename(out, old)
+    try:
+        os.rename(new, out)
+    except OSError:
+        if old.exists():
+            os.rename(old, out)
+        raise
+    files.sync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed prepare left; bring back a corpus that it had just moved away."""
+    for left in out.parent.glob(f".{out.name}.*-*"):
+        kind, _, process = left.name[len(out.name) + 2 :].partition("-")
+        if kind not in ("preparing", "replaced") or not process.isdigit() or _alive(int(process)):
+            continue
+        if kind == "replaced" and not out.exists():
+            os.rename(left, out)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+# ---- which modality, and what to say when nothing fits
+
+
+def _choose(asked: str, suffixes: Mapping[str, tuple[str, ...]], found: list[Found], source: Path) -> str:
+    """The modality that reads most of the files."""
+    if asked != "auto":
+        catalog.find("modalities", asked)
+        return asked
+    counts = {name: sum(f.name.lower().endswith(known) for f in found) for name, known in suffixes.items()}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] else "image"
+
+
+def _nothing(
+    source: Path,
+    kind: type[Modality],
+    name: str,
+    suffixes: Mapping[str, tuple[str, ...]],
+    found: list[Found],
+    refused: Refused,
+) -> str:
+    """One sentence or two: what was expected, what came, what to do."""
+    endings = Counter(Path(f.name).suffix.lower() or "files without suffix" for f in found)
+    there = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(3)) or "no file"
+    others = [m for m, known in suffixes.items() if m != name and any(f.name.lower().endswith(known) for f in found)]
+    hint = f", did you mean --modality {others[0]}?" if others else ""
+    text = f"no {kind.pretty} under {source}: the {name} modality reads {' '.join(kind.suffixes)}; {there} found{hint}"
+    return text + (f"; {_some(refused)}" if refused else "")
+
+
+def _nothing_left(source: Path, pretty: str, refused: Refused) -> str:
+    return f"none of the {pretty} under {source} can be used; {_some(refused)}"
+
+
+def _too_few(source: Path, pretty: str, count: int, copies: int, refused: Refused) -> str:
+    text = f"at least {FEWEST} different {pretty} are needed to train, check and test; {source} has {count}"
+    text += f" and {copies} exact copies" if copies else ""
+    return text + (f"; {_some(refused)}" if refused else "; add more")
+
+
+def _some(refused: Refused, most: int = 3) -> str:
+    few = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:most])
+    return f"{len(refused)} went to quarantine ({few}{'; ...' if len(refused) > most else ''})"
+
+
+# ---- the split and the conditions
+
+
+def split_groups(
+    group: np.ndarray, labels: Sequence[str | None], shares: Sequence[float], seed: int
+) -> dict[str, np.ndarray]:
+    """group (N,) and a label each -> the numbers of train, validation and test; a group is never divided.
+
+    Stratified: what one label cannot give in whole pieces is carried over to the next. Each label is in train.
+    """
+    order = np.random.default_rng(seed).permutation(len(group))
+    names = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    roots, first, member = np.unique(group, return_index=True, return_inverse=True)
+    sizes = np.bincount(member)
+    label = np.array([names[x] for x in labels])[first]  # a group goes by the label of its first piece
+    place = np.full(len(roots), 0)
+    owed = np.zeros(3)
+    shuffled = np.unique(member[order], return_index=True)[1].argsort()
+    by_label = shuffled[np.argsort(label[shuffled], kind="stable")]
+    for part in np.split(by_label, np.flatnonzero(np.diff(label[by_label])) + 1):
+        owed += sizes[part].sum() * np.asarray(shares)
+        _deal(part, sizes, place, owed)
+    _fill_empty(place, sizes)
+    return {name: np.flatnonzero(place[member] == i) for i, name in enumerate(SPLITS)}
+
+
+def _deal(part: np.ndarray, sizes: np.ndarray, place: np.ndarray, owed: np.ndarray) -> None:
+    """Groups of one label to validation and test as far as they are owed, the rest (and the first) to train."""
+    free = part[1:]
+    for split in (1, 2):
+        fits = free[sizes[free] <= owed[split] + 0.5]
+        taken = fits[np.cumsum(sizes[fits]) <= owed[split] + 0.5]
+        place[taken] = split
+        owed[split] -= sizes[taken].sum()
+        free = free[place[free] == 0]
+    owed[0] -= sizes[part[place[part] == 0]].sum()
+
+
+def _fill_empty(place: np.ndarray, sizes: np.ndarray) -> None:
+    """Tiny corpora: validation and test get the smallest group of train each."""
+    for split in (2, 1):
+        train = np.flatnonzero(place == 0)
+        if not (place == split).any() and len(train) > 1:
+            place[train[np.argmin(sizes[train])]] = split
+
+
+def encoded(condition: Condition | None, rows: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
+    """(N, condition.width) float32; a value that the train split does not know is NaN."""
+    if condition is None:
+        return None
+    known: dict[int, list[float]] = {}
+    found = (
+        np.empty((0, condition.width), np.float32) if not rows else np.empty((len(rows), condition.width), np.float32)
+    )  # type: ignore[arg-type]
+    for i, row in enumerate(rows):  # rows that say the same are the same object
+        if id(row) not in known:
+            known[id(row)] = _encode(condition, row)
+        found[i] = known[id(row)]
+    return found
+
+
+def _encode(condition: Condition, row: Mapping[str, Any]) -> list[float]:
+    values: list[float] = []
+    for one in condition.fields:
+        alone = Condition([one])
+        try:
+            values += alone.encode({one.name: row.get(one.name)})
+        except (UnknownName, SettingError):
+            values += alone.encode({})
+    return values
+
+
+# ---- the doctor's report
+
+
+def report(made: Corpus) -> str:
+    """What a person should know before training, in words."""
+    facts = made.facts
+    counts, twins = facts["counts"], facts["duplicates"]
+    pretty = catalog.find("modalities", facts["modality"]["name"]).pretty
+    space = made.spec.space
+    lines = [
+        f"{facts['name']}: {len(made):,} {pretty}, {_shape(made)}",
+        f"split: {counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test",
+        f"labels: {_listed(facts['labels']) or 'none'}",
+        f"steered by: {', '.join(f'{f.name} ({f.kind})' for f in made.spec.condition.fields) if made.spec.condition else 'nothing'}",
+        f"duplicates: {twins['exact']:,} exact copies left out, {twins['near']:,} near twins in {twins['groups']:,} groups kept on one side of the split",
+        f"quarantined: {facts['quarantined']:,}"
+        + (f" ({made.path}/quarantine.jsonl says why)" if facts["quarantined"] else ""),
+        f"licences: {_listed(facts['licences'])}",
+        f"fingerprint: {made.fingerprint}",
+    ]
+    assert space is not None
+    return "\n".join(lines + [f"- {sentence}" for sentence in facts["advice"]])
+
+
+def _shape(made: Corpus) -> str:
+    space = made.spec.space
+    if space.kind == "tokens":
+        return f"{space.shape[0]} tokens of {space.vocabulary} each"
+    if space.kind == "grid" and len(space.axes) == 2:
+        channels = {1: "grey", 3: "RGB", 4: "RGBA"}.get(space.shape[0], f"{space.shape[0]} channels")
+        return f"{space.shape[2]}x{space.shape[1]}, {channels}"
+    return f"{space.kind} {space.shape}"
+
+
+def _listed(counts: Mapping[str, int], most: int = 12) -> str:
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    more = f" and {len(ranked) - most} more" if len(ranked) > most else ""
+    return ", ".join(f"{name} {n:,}" for name, n in ranked[:most]) + more
+
+
+def _advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool) -> list[str]:
+    count = sum(facts["counts"].values())
+    labels, twins = facts["labels"], facts["duplicates"]
+    advise = getattr(modality, "advice", None)
+    found: list[str] = advise(facts["modality"]["fitted"]) if advise else []
+    if count < 1000:
+        varied = facts["modality"]["settings"].get("augment", "off") != "off"
+        found.append(
+            f"{count} {modality.pretty}: {'augmentation is on; ' if varied else ''}consider `flow` or a fine-tune"
+        )
+    single = [name for name, n in labels.items() if n == 1]
+    if single:
+        found.append(
+            f"labels with one member are in train only and can hardly be learnt: {', '.join(single[:5])}{' ...' if len(single) > 5 else ''}"
+        )
+    if len(labels) > 1 and max(labels.values()) > 20 * min(n for n in labels.values()) and not single:
+        found.append("some labels are more than 20 times as frequent as others; the rare ones will look worse")
+    if dissolved:
+        found.append(
+            "nearly all pieces are twins of each other, so twins could not be kept on one side of the split; scores will flatter"
+        )
+    if twins["exact"] + twins["near"] > 0.2 * count:
+        found.append(
+            "more than a fifth of what came are copies or near twins; new content will be less varied than the count suggests"
+        )
+    if facts["licences"].get("unknown"):
+        found.append(
+            f"the licence of {facts['licences']['unknown']:,} pieces is unknown; a column `license` in metadata.csv records it"
+        )
+    return found
+
+
+__all__ = ["MaquetteError", "encode", "prepare", "report", "split_groups"]
