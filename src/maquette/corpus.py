@@ -153,6 +153,11 @@ class Corpus:
             stream.seek(start)
             return json.loads(stream.read(end - start))
 
+    def lines(self) -> Iterator[bytes]:
+        """The facts of all pieces in the order of their numbers, each one JSON line with its end."""
+        with (self.path / "pieces.jsonl").open("rb") as stream:
+            yield from stream
+
 
 class _Order:
     """The endless order of a split: one shuffle after the other, each a function of (seed, epoch)."""

@@ -32,7 +32,8 @@ def signatures(blocks: Iterable[np.ndarray]) -> Signatures:
 
 
 def _signatures(block: np.ndarray) -> Signatures:
-    grey = _grey(block)
+    block = _over_grey(block)
+    grey = block[:, :3].mean(1)
     small = _area(grey, 8, 9)
     rising = small[:, :, 1:] - small[:, :, :-1] > 2.0  # levels; what is flat stays 0 under noise
     bits = np.packbits(rising.reshape(len(block), 64), axis=1).view(np.uint64)[:, 0]
@@ -104,24 +105,26 @@ def _centred(x: np.ndarray) -> np.ndarray:
 
 
 def _visible(x: np.ndarray) -> np.ndarray:
-    """(n, C, H, W) -> float (n, C, h, w) at most SIDE a side; colours under alpha count as little as they show."""
-    x = _over_grey(x) if x.shape[1] == 4 else x
-    return _area(x, min(SIDE, x.shape[2]), min(SIDE, x.shape[3]))
-
-
-def _grey(block: np.ndarray) -> np.ndarray:
-    return (_over_grey(block)[:, :3] if block.shape[1] == 4 else block).mean(1, dtype=np.float32)
+    """(n, C, H, W) -> float (n, C, h, w) at most SIDE a side"""
+    return _area(_over_grey(x), min(SIDE, x.shape[2]), min(SIDE, x.shape[3]))
 
 
 def _over_grey(x: np.ndarray) -> np.ndarray:
-    """RGBA over mid-grey, alpha kept as a fourth channel."""
-    alpha = x[:, 3:].astype(np.float32)
-    return np.concatenate([128 + (x[:, :3] - np.float32(128)) * (alpha / 255), alpha], axis=1)
+    """float32; colours of RGBA over mid-grey, so that they count as little as they show; alpha stays a fourth channel."""
+    if x.dtype == np.float32:
+        return x
+    x = x.astype(np.float32)
+    if x.shape[1] == 4:
+        colours = x[:, :3]
+        colours -= 128
+        colours *= x[:, 3:] / 255
+        colours += 128
+    return x
 
 
 def _area(x: np.ndarray, height: int, width: int) -> np.ndarray:
     """(..., H, W) -> (..., height, width) by averaging the area each new pixel covers."""
-    return _cover(height, x.shape[-2]) @ x.astype(np.float32) @ _cover(width, x.shape[-1]).T
+    return _cover(height, x.shape[-2]) @ x @ _cover(width, x.shape[-1]).T
 
 
 def _cover(new: int, old: int) -> np.ndarray:

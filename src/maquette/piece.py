@@ -81,6 +81,10 @@ class Modality(ABC):
         """x (B, *space.shape) -> a random variation that is still a likely piece; chance from torch's global generator."""
         return x
 
+    def advice(self) -> list[str]:
+        """Sentences for the doctor's report, before training."""
+        return []
+
     def to_tensor(self, piece: Piece) -> Tensor:
         """(*space.shape), as a model sees it."""
         return torch.from_numpy(self.to_array(piece))

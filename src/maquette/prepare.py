@@ -7,9 +7,8 @@ import json
 import mmap
 import os
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from maquette import catalog, corpus, duplicates, files, sources
 from maquette.condition import Condition, fit_condition
 from maquette.corpus import SPLITS, Corpus, CorpusWriter
-from maquette.errors import ContentError, CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
+from maquette.errors import ContentError, CorpusError, SettingError, UnknownName, Unreadable, UsageError
 from maquette.piece import Modality, Piece
 from maquette.sources import Found, Refused
 from maquette.space import Batch, Codec, DataSpec
@@ -29,6 +28,7 @@ from maquette.space import Batch, Codec, DataSpec
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0: not known)
 BOOKKEEPING = {"file_name", "source", "member", "pixels", "license", "licence", "owner", "url", "id", "sha256"}
 FEWEST = 3  # pieces that can be split
+KEPT = 128 << 20  # bytes of pieces that are held between the two passes instead of being decoded twice
 
 
 def prepare(
@@ -80,9 +80,10 @@ def encode(source: Corpus, codec: Codec, out: str | Path, codec_facts: Mapping[s
     spec = DataSpec(space, source.spec.condition, "categorical" if space.kind == "tokens" else "gaussian")
     with files.full_disk_in_words(out), _building(out) as folder, torch.no_grad():
         writer = CorpusWriter(folder, space, kind)
+        lines = source.lines()
         for batch in _everything(source):
-            for codes, number in zip(codec.encode(batch.x).cpu().numpy(), batch.index.tolist(), strict=True):
-                writer.add(codes.astype(kind), _line(source.facts_of(number)))
+            for codes in codec.encode(batch.x).cpu().numpy().astype(kind):
+                writer.add(codes, next(lines))
         writer.close()
         splits = {name: source.numbers(name) for name in SPLITS}
         conditions = (
@@ -149,16 +150,23 @@ class _Work:
         self.partly: set[str] = set()
         self.seen = 0
 
-        def contents() -> Iterator[Piece]:
-            for _, piece in self.pieces("looking"):
-                self.seen += 1
-                yield piece
-
-        fitted = self.modality.fit(contents())
+        self.held: list[tuple[Found, Piece]] | None = []
+        fitted = self.modality.fit(self._looked_at())
         if not self.seen:
             raise ContentError(_nothing_left(self.source, self.modality.pretty, self.refused))
         self.modality.restore(fitted)
         self.fitted = fitted
+
+    def _looked_at(self) -> Iterator[Piece]:
+        held = 0
+        for file, piece in self.pieces("looking"):
+            self.seen += 1
+            held += getattr(piece.content, "nbytes", KEPT) + 1000
+            if held > KEPT or "member" in piece.facts:  # arrays are read faster than held
+                self.held = None
+            if self.held is not None:
+                self.held.append((file, piece))
+            yield piece
 
     def write(self) -> None:
         """The second pass: clean, number and store; of exact copies the first is kept."""
@@ -168,7 +176,7 @@ class _Work:
         self.rows: list[Mapping[str, Any]] = []
         self.licences: Counter[str] = Counter()
         interned: dict[str, Mapping[str, Any]] = {}
-        for file, piece in self.pieces("cleaning"):
+        for file, piece in self.held or self.pieces("cleaning"):
             try:
                 stored = np.ascontiguousarray(self.modality.to_array(self.modality.clean(piece)))
             except Unreadable as error:
@@ -185,11 +193,12 @@ class _Work:
             writer.add(stored, line)
             self.licences[str(facts.get("license", "unknown"))] += 1
             row = {k: v for k, v in facts.items() if k not in BOOKKEEPING}
-            self.rows.append(interned.setdefault(json.dumps(row, sort_keys=True), row))
+            self.rows.append(interned.setdefault(_to_json(row), row))
         if writer is None or len(writer) < FEWEST:
             raise ContentError(
                 _too_few(self.source, self.modality.pretty, len(writer or ()), self.copies, self.refused)
             )
+        self.held = None
         self.writer, self.shards, self.content = writer, writer.close(), content.hexdigest()
 
     def _facts(self, file: Found, piece: Piece) -> dict[str, Any]:
@@ -231,6 +240,7 @@ class _Work:
             "stamp": stamp,
         }
         choices = [self.name, self.settings, fitted, self.split, self.seed, facts["spec"]]
+        self.modality.restore(fitted)
         facts["fingerprint"] = files.fingerprint([self.content, choices])
         facts["advice"] = _advice(facts, self.modality, dissolved)
         lines = "".join(
@@ -265,8 +275,11 @@ def _forget(shard: np.ndarray) -> None:
         shard._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
+_to_json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # made once; `json.dumps` would make one a piece
+
+
 def _line(facts: Mapping[str, Any]) -> bytes:
-    return (json.dumps(facts, ensure_ascii=False, default=str) + "\n").encode("utf-8", "backslashreplace")
+    return (_to_json(facts) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _source(file: Found, piece: Piece) -> str:
@@ -345,7 +358,7 @@ def _sweep(out: Path) -> None:
 
 def _alive(process: int) -> bool:
     try:
-        os.kill(process, signal.SIG_DFL)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
@@ -444,14 +457,12 @@ def _fill_empty(place: np.ndarray, sizes: np.ndarray) -> None:
             place[train[np.argmin(sizes[train])]] = split
 
 
-def encoded(condition: Condition | None, rows: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
+def encoded(condition: Condition | None, rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     """(N, condition.width) float32; a value that the train split does not know is NaN."""
     if condition is None:
         return None
     known: dict[int, list[float]] = {}
-    found = (
-        np.empty((0, condition.width), np.float32) if not rows else np.empty((len(rows), condition.width), np.float32)
-    )  # type: ignore[arg-type]
+    found = np.empty((len(rows), condition.width), np.float32)
     for i, row in enumerate(rows):  # rows that say the same are the same object
         if id(row) not in known:
             known[id(row)] = _encode(condition, row)
@@ -478,19 +489,20 @@ def report(made: Corpus) -> str:
     facts = made.facts
     counts, twins = facts["counts"], facts["duplicates"]
     pretty = catalog.find("modalities", facts["modality"]["name"]).pretty
-    space = made.spec.space
+    steering = (
+        ", ".join(f"{f.name} ({f.kind})" for f in made.spec.condition.fields) if made.spec.condition else "nothing"
+    )
     lines = [
         f"{facts['name']}: {len(made):,} {pretty}, {_shape(made)}",
         f"split: {counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test",
         f"labels: {_listed(facts['labels']) or 'none'}",
-        f"steered by: {', '.join(f'{f.name} ({f.kind})' for f in made.spec.condition.fields) if made.spec.condition else 'nothing'}",
-        f"duplicates: {twins['exact']:,} exact copies left out, {twins['near']:,} near twins in {twins['groups']:,} groups kept on one side of the split",
+        f"steered by: {steering}",
+        f"duplicates: {twins['exact']:,} exact copies left out; {twins['near']:,} near twins, kept on one side of the split",
         f"quarantined: {facts['quarantined']:,}"
         + (f" ({made.path}/quarantine.jsonl says why)" if facts["quarantined"] else ""),
         f"licences: {_listed(facts['licences'])}",
         f"fingerprint: {made.fingerprint}",
     ]
-    assert space is not None
     return "\n".join(lines + [f"- {sentence}" for sentence in facts["advice"]])
 
 
@@ -513,13 +525,7 @@ def _listed(counts: Mapping[str, int], most: int = 12) -> str:
 def _advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool) -> list[str]:
     count = sum(facts["counts"].values())
     labels, twins = facts["labels"], facts["duplicates"]
-    advise = getattr(modality, "advice", None)
-    found: list[str] = advise(facts["modality"]["fitted"]) if advise else []
-    if count < 1000:
-        varied = facts["modality"]["settings"].get("augment", "off") != "off"
-        found.append(
-            f"{count} {modality.pretty}: {'augmentation is on; ' if varied else ''}consider `flow` or a fine-tune"
-        )
+    found = modality.advice()
     single = [name for name, n in labels.items() if n == 1]
     if single:
         found.append(
@@ -540,6 +546,3 @@ def _advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool) -> li
             f"the licence of {facts['licences']['unknown']:,} pieces is unknown; a column `license` in metadata.csv records it"
         )
     return found
-
-
-__all__ = ["MaquetteError", "encode", "prepare", "report", "split_groups"]

@@ -61,6 +61,8 @@ def listing(source: Path) -> Listing:
     """Every file below a folder, or the one file. Raises ContentError where there is neither."""
     source = Path(source)
     result = Listing([], {}, [])
+    if (source / "corpus.json").is_file():
+        raise ContentError(f"{source} is a corpus already; `maquette train {source}` takes it as it is")
     if source.is_dir():
         _walk(source, "", source.resolve(), result)
     elif source.is_file():

@@ -122,18 +122,36 @@ class Image(Modality):
         transparent = transparent and "background" not in self.steps
         width, height = (self.size, self.size) if self.size else _usual_size(sizes, self.largest)
         channels = self.channels or (4 if transparent else 3 if coloured else 1)
-        return {"channels": channels, "height": height, "width": width}
+        seen = {f"{w}x{h}": n for (w, h), n in sizes.most_common(5)}
+        return {"channels": channels, "height": height, "width": width, "sizes": seen}
 
     def restore(self, fitted: Mapping[str, Any]) -> None:
-        """fitted: channels, height, width, and pieces, the size of the train split once it is known."""
+        """fitted: channels, height, width, sizes seen, and pieces, the size of the train split once it is known."""
         self.fitted = dict(fitted)
+        self._space = Space("grid", (fitted["channels"], fitted["height"], fitted["width"]))
 
     @property
     def space(self) -> Space:
-        return Space("grid", (self.fitted["channels"], self.fitted["height"], self.fitted["width"]))
+        return self._space
+
+    def advice(self) -> list[str]:
+        pieces, seen = self.fitted.get("pieces", FEW), self.fitted.get("sizes", {})
+        found = []
+        if pieces < FEW // 2:
+            varied = "augmentation is on; " if self._variation() != "off" else ""
+            found.append(f"{pieces} pictures to learn from: {varied}consider `flow` or a fine-tune")
+        sides = [min(map(int, size.split("x"))) for size in seen]
+        if not self.size and sides and min(sides) >= 2 * self.largest:
+            found.append(
+                f"the pictures become {self.space.shape[2]}x{self.space.shape[1]}; --set size=128 keeps more, slowly"
+            )
+        if len(seen) > 1:
+            most = ", ".join(f"{size} ({n:,})" for size, n in seen.items())
+            found.append(f"pictures of several sizes were brought to one; the most frequent were {most}")
+        return found
 
     def clean(self, piece: Piece) -> Piece:
-        channels, height, width = self.space.shape
+        channels, height, width = self._space.shape
         content = piece.content
         for step in self.steps:
             content = _STEPS[step](content, (height, width), self.background)
@@ -215,14 +233,17 @@ class Image(Modality):
 
     def augment(self, x: Tensor) -> Tensor:
         """x (B, C, H, W): shifted by up to a sixteenth of a side, edges repeated; mirrored only where it was asked for."""
-        wanted = self.variation
-        if wanted == "auto":
-            wanted = "shift" if self.fitted.get("pieces", FEW) < FEW else "off"
+        wanted = self._variation()
         if wanted == "off":
             return x
         if wanted.startswith("flip"):
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
         return _shifted(x)
+
+    def _variation(self) -> str:
+        if self.variation == "auto":
+            return "shift" if self.fitted.get("pieces", FEW) < FEW else "off"
+        return self.variation
 
 
 @contextmanager

@@ -1,0 +1,83 @@
+"""How long `prepare` takes: MNIST, the crawl tiles, and a million generated pictures in bounded memory.
+
+python benchmarks/prepare.py [--only mnist,tiles,million]
+Each corpus is made in a process of its own; seconds are of the clock, with imports; memory is the highest resident set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from results import update
+
+SEED = 0
+DATA = Path(os.environ.get("MAQUETTE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+ONE = """
+import json, resource, sys, time
+from maquette.prepare import prepare
+start, cpu = time.perf_counter(), time.process_time()
+made = prepare(sys.argv[1], sys.argv[2])
+print(json.dumps({"pieces": len(made), "seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu,
+    "rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "duplicates": made.facts["duplicates"]}))
+"""
+
+
+def measure(source: Path, folder: Path) -> dict:
+    """pieces, seconds, rss_gb of one prepare in a process of its own."""
+    start = time.perf_counter()
+    out = folder / f"corpus-{source.name}"
+    done = subprocess.run([sys.executable, "-c", ONE, source, out], capture_output=True, text=True, check=True)
+    found = {**json.loads(done.stdout), "with_imports": time.perf_counter() - start}
+    print(source.name, found, flush=True)
+    return found
+
+
+def generate(path: Path, count: int) -> Path:
+    """An idx file of 28x28 pictures: smooth random blots, all different."""
+    chance = np.random.default_rng(SEED)
+    with path.open("wb") as stream:
+        stream.write(b"\0\0\x08\x03" + np.array([count, 28, 28], ">u4").tobytes())
+        for start in range(0, count, 10_000):
+            coarse = chance.integers(0, 256, (min(10_000, count - start), 7, 7), np.uint8)
+            stream.write(coarse.repeat(4, 1).repeat(4, 2).tobytes())
+    return path
+
+
+def million(folder: Path) -> dict:
+    few = measure(generate(folder / "few-idx3-ubyte", 10_000), folder)
+    many = measure(generate(folder / "many-idx3-ubyte", 1_000_000), folder)
+    per_piece = [m["seconds"] / m["pieces"] for m in (few, many)]
+    return {
+        "million_rss_gb": round(many["rss_gb"], 3),
+        "million_time_ratio": round(per_piece[1] / per_piece[0], 3),
+        "million_seconds": round(many["seconds"], 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="mnist,tiles,million")
+    chosen = parser.parse_args().only.split(",")
+    with tempfile.TemporaryDirectory() as name:
+        folder, figures = Path(name), {}
+        if "mnist" in chosen:
+            figures["mnist_seconds"] = round(
+                measure(DATA / "mnist" / "train-images-idx3-ubyte.gz", folder)["with_imports"], 2
+            )
+        if "tiles" in chosen:
+            figures["tiles_seconds"] = round(measure(DATA / "crawl_tiles", folder)["with_imports"], 2)
+        if "million" in chosen:
+            figures |= million(folder)
+        update("prepare", figures, SEED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Figures of a benchmark as benchmarks/results/<name>.json: command, seed, machine, date, figures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from maquette import files
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def update(name: str, figures: Mapping[str, Any], seed: int) -> Path:
+    """Write the figures; keys that an earlier run measured and this one did not are kept. "a.b" stays one key of two parts."""
+    path = FOLDER / f"{name}.json"
+    before = files.read_json(path)["figures"] if path.is_file() else {}
+    found = {
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "seed": seed,
+        "machine": machine(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "figures": _merged(before, figures),
+    }
+    print(f"{path.name}: {dict(figures)}")
+    return files.write_json(path, found)
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        k: _merged(old[k], v) for k, v in new.items() if isinstance(v, Mapping) and isinstance(old.get(k), Mapping)
+    }
+    return {**old, **new, **nested}
+
+
+def machine() -> dict[str, Any]:
+    """What decides how fast a figure comes; no names of hosts."""
+    info = Path("/proc/cpuinfo")
+    models = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
