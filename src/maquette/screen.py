@@ -76,11 +76,11 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def reading() -> Iterator[Callable[[str, int], None]]:
-    """A function (what is being done, how many so far) that shows itself in a terminal and stays silent elsewhere."""
+def reading() -> Iterator[Callable[[str, int, int], None]]:
+    """A function (what is being done, pieces so far, files in all) that shows itself in a terminal and stays silent elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda what, count: None
+        yield lambda what, count, files: None
         return
     with console.status("looking") as status:
-        yield lambda what, count: status.update(f"{what}: {count:,}")
+        yield lambda what, count, files: status.update(f"{what}: {count:,} pieces of {files:,} files")

@@ -69,7 +69,11 @@ def _halves(recipe: Recipe) -> tuple[Recipe, Recipe]:
 
     def half(name: str, part: float) -> Recipe:
         return recipe.model_copy(
-            update={"model": name, "models": {Path(name).stem: recipe.settings_of(name)}, "minutes": minutes and minutes * part}
+            update={
+                "model": name,
+                "models": {Path(name).stem: recipe.settings_of(name)},
+                "minutes": minutes and minutes * part,
+            }
         )
 
     return half(recipe.stages[0], share), half(recipe.stages[1], 1 - share)
@@ -140,15 +144,17 @@ def _stage(
     run: Run, corpus: Corpus, minutes: float | None, interruption: Interruption, loggers: tuple[str, ...]
 ) -> Iterator[Progress]:
     """Train one model to its end; on a non-finite loss go back once to the last good checkpoint at half the rate."""
-    try:
-        yield from _attempt(run, corpus, minutes, interruption, loggers, 1.0)
-    except TrainingError as error:
-        if run.facts.get("rolled_back"):
-            raise TrainingError(
-                f"{error}, again after going back to a lower rate; lower train.lr or raise train.clip"
-            ) from None
-        reason = str(error)
-        only_here(lambda: run.note(rolled_back=reason))
+    while True:
+        try:
+            yield from _attempt(run, corpus, minutes, interruption, loggers)
+            return
+        except TrainingError as error:
+            if run.facts.get("rolled_back"):
+                raise TrainingError(
+                    f"{error}, again after going back to half the rate; lower train.lr or raise train.clip"
+                ) from None
+            reason = str(error)
+        only_here(lambda reason=reason: run.note(rolled_back=reason))
         yield Progress(
             run.recipe.stages[-1],
             0,
@@ -157,39 +163,23 @@ def _stage(
             0.0,
             None,
             None,
-            news=f"{reason}; going on from the last checkpoint at half the rate",
+            f"{reason}; back to the last checkpoint, at half the rate",
         )
-        yield from _attempt(run, corpus, minutes, interruption, loggers, 0.5)
 
 
 def _attempt(
-    run: Run,
-    corpus: Corpus,
-    minutes: float | None,
-    interruption: Interruption,
-    loggers: tuple[str, ...],
-    lr_scale: float,
+    run: Run, corpus: Corpus, minutes: float | None, interruption: Interruption, loggers: tuple[str, ...]
 ) -> Iterator[Progress]:
     seed_everything(run.recipe.seed, -1, 0)
     model = run.build()
     plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
+    plan = replace(plan, lr_scale=plan.lr_scale * (0.5 if run.facts.get("rolled_back") else 1.0))
     checkpoint = run.newest()
-    restored = (
-        (checkpoint.tensors, {**checkpoint.facts, "lr_scale": checkpoint.facts["lr_scale"] * lr_scale})
-        if checkpoint
-        else None
-    )
+    restored = (checkpoint.tensors, {**checkpoint.facts, "lr_scale": plan.lr_scale}) if checkpoint else None
     only_here(lambda: run.forget_log_after(checkpoint.facts["step"] if checkpoint else 0))
     batches = partial(corpus.batches, plan.batch_size, plan.seed, rank=rank(), world=world(), augment=_augment(corpus))
-    if checkpoint is None and lr_scale != 1:
-        plan = _scaled(plan, lr_scale)
-    yield from drive(
-        run, corpus, loop(model, batches, plan, restored), Budget(_minutes(minutes, plan)), interruption, loggers
-    )
-
-
-def _scaled(plan: Plan, scale: float) -> Plan:
-    return replace(plan, lr_scale=plan.lr_scale * scale)
+    budget = Budget(_minutes(minutes, plan))
+    yield from drive(run, corpus, loop(model, batches, plan, restored), budget, interruption, loggers)
 
 
 def _minutes(minutes: float | None, plan: Plan) -> float | None:
