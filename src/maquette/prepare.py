@@ -110,6 +110,7 @@ class _Work:
     progress: Progress
     refused: Refused = field(default_factory=dict)
     copies: int = 0
+    partly: set[str] = field(default_factory=set)  # files of many pieces of which only the beginning can be read
 
     def gather(self, listed: sources.Listing, modality: str, settings: Mapping[str, Any]) -> None:
         """The files, the modality that reads them, and what their folders and metadata say."""
@@ -147,7 +148,6 @@ class _Work:
 
     def look(self) -> None:
         """The first pass: what the modality has to know of all pieces."""
-        self.partly: set[str] = set()
         self.seen = 0
 
         self.held: list[tuple[Found, Piece]] | None = []

@@ -29,7 +29,7 @@ from maquette.piece import Modality, Piece
 from maquette.space import Space
 
 Step = Literal["background", "crop", "pad", "resize", "normalise", "median", "nlmeans", "wavelet"]
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF")  # sniffed from the content; a suffix may lie
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF")  # sniffed from the content; a suffix may lie
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IDX = ("idx3-ubyte", "idx3-ubyte.gz", "idx4-ubyte", "idx4-ubyte.gz")
 MULTIPLE = 4  # inferred sizes are multiples of it, so that bodies can halve them twice
@@ -406,6 +406,7 @@ def _denoised(denoise: Callable[[Any, np.ndarray], np.ndarray]) -> Callable[...,
 
     def step(content: np.ndarray, target: Target, background: Background) -> np.ndarray:
         try:
+            import pywt  # noqa: F401  # scikit-image imports it late
             import skimage.filters
             import skimage.restoration
         except ImportError:
