@@ -1,0 +1,282 @@
+"""The judge: a small encoder trained by the tool on a corpus's own train split, and pixels as an untrained cross-check.
+
+What it learns: the labels, where there are enough; else how a piece was turned (Gidaris 2018, arXiv:1803.07728), or for grids that
+are not square along which axes it was mirrored. It shares no weights with any generator and is kept beside its corpus:
+
+    corpora/mine/judge/<settings>.safetensors, <settings>.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maquette import files
+from maquette.condition import Field
+from maquette.errors import StorageError
+from maquette.loop import loop, make_plan
+from maquette.nets.conv import Encoder, depth
+from maquette.space import Batch, DataSpec, Losses, Model, Optimiser, Phase, Space
+
+FEATURES = 64
+MEMBERS = 10  # of a label in the train split, for it to be learnt
+SIGHT = {
+    1: 4096,
+    2: 64 * 64,
+    3: 16 * 16 * 16,
+}  # elements a channel that the judge looks at; larger grids are averaged down
+WORK = 20_000_000  # elements a channel seen in training: about 10 s on one core
+PIXELS = 256  # most features of the untrained space
+BATCH = 512
+
+
+class Source(Protocol):
+    """What the judge needs of a corpus."""
+
+    path: Path
+    fingerprint: str
+    spec: DataSpec
+
+    def size(self, split: str) -> int: ...
+    def batches(self, batch_size: int, seed: int, start: int = 0) -> Any: ...
+    def once(self, split: str, batch_size: int = 256, limit: int | None = None) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the judge is trained on. column: of the condition that holds the label; classes: those that are told apart."""
+
+    name: Literal["labels", "turns"]
+    classes: tuple[int, ...]
+    column: int = 0
+
+
+class Pixels:
+    """x (B, C, *axes) -> (B, D): averages over equal blocks, as many as fit into 256 numbers. Nothing is learnt."""
+
+    name = "pixels"
+
+    def __init__(self, space: Space):
+        space.need("grid", model="the audit")
+        factor = 1
+        while space.shape[0] * prod(-(-n // factor) for n in space.axes) > PIXELS and factor < max(space.axes):
+            factor += 1
+        self.block = tuple(min(factor, n) for n in space.axes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return _averaged(x.float(), self.block).flatten(1)
+
+
+class Judge(Model):
+    """x (B, C, *axes) -> features (B, 64), each of mean 0 and variance 1 over the train split."""
+
+    name = "judge"
+    phases = (Phase("judge", optimiser=Optimiser(lr=2e-3, weight_decay=0.05, clip=1.0)),)
+
+    def __init__(self, spec: DataSpec, task: Task):
+        super().__init__(spec)
+        spec.space.need("grid", model="the judge of the audit")
+        channels, *axes = spec.space.shape
+        self.task = task
+        self.block = _block(axes)
+        seen = tuple(-(-n // b) for n, b in zip(axes, self.block, strict=True))
+        self.body = Encoder(channels, seen, 32, width=24, levels=depth(seen, 7), blocks=0)
+        self.project = nn.Linear(32 * prod(self.body.grid), FEATURES)
+        self.head = nn.Linear(FEATURES, len(task.classes))
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("std", torch.ones(FEATURES))
+        self.register_buffer("accuracy", torch.tensor(0.0))  # on the validation split
+
+    def raw(self, x: Tensor) -> Tensor:
+        return self.project(F.gelu(self.body(_averaged(x, self.block)).flatten(1)))
+
+    def embed(self, x: Tensor) -> Tensor:
+        return (self.raw(x.float()) - self.mean) / self.std
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(F.gelu(F.dropout(self.raw(x), 0.2, self.training)))
+
+    def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
+        x, target = posed(batch, self.task)
+        known = target >= 0
+        logits = self.logits(jitter(x))
+        return Losses({"nats": F.cross_entropy(logits[known], target[known]) if known.any() else logits.sum() * 0})
+
+
+def train_judge(corpus: Source, *, seed: int = 0, work: int = WORK) -> Judge:
+    """A judge for a corpus; the same seed gives the same judge. work: elements it looks at, which bounds the time."""
+    judge_task = task(corpus)
+    plan = {"steps": steps(corpus, work), "batch_size": _batch(corpus), "seed": seed, "device": "cpu"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Judge(corpus.spec, judge_task)
+        batches = partial(corpus.batches, plan["batch_size"], seed)
+        for now in loop(model, batches, make_plan(model, plan)):
+            last = now
+        return standardise(last.averaged, corpus, seed)
+
+
+@torch.no_grad()
+def standardise(judge: Judge, corpus: Source, seed: int, limit: int = 5000) -> Judge:
+    """Fix mean and deviation of the features over the train split, and measure the accuracy on the validation split."""
+    judge.eval()
+    rows = torch.cat([judge.raw(b.x) for b in corpus.once("train", BATCH, limit)])
+    judge.mean.copy_(rows.mean(0))
+    judge.std.copy_(rows.std(0).nan_to_num(0))
+    judge.std[judge.std < 1e-6] = 1.0
+    torch.manual_seed(seed)
+    right = known = 0
+    for batch in corpus.once("validation", BATCH, limit):
+        x, target = posed(batch, judge.task)
+        right += int((judge.logits(x).argmax(1) == target).sum())
+        known += int((target >= 0).sum())
+    judge.accuracy.fill_(right / max(1, known))
+    return judge.requires_grad_(False)
+
+
+def steps(corpus: Source, work: int = WORK) -> int:
+    """Bounded by the work, and by 60 passes over a small corpus."""
+    axes = corpus.spec.space.axes
+    seen = prod(-(-n // b) for n, b in zip(axes, _block(axes), strict=True))
+    passes = -(-60 * corpus.size("train") // _batch(corpus))
+    return max(20, min(work // (_batch(corpus) * seen), passes, 600))
+
+
+def _batch(corpus: Source) -> int:
+    return min(64, corpus.size("train"))
+
+
+def task(corpus: Source) -> Task:
+    """Labels where at least two have enough members in the train split, else turns."""
+    for field, columns in corpus.spec.condition.slices() if corpus.spec.condition else []:
+        if field.kind == "label" and (classes := _populous(corpus, field, columns.start)):
+            return Task("labels", classes, columns.start)
+    return Task("turns", tuple(range(len(turns(corpus.spec.space.axes)))))
+
+
+def _populous(corpus: Source, field: Field, column: int) -> tuple[int, ...]:
+    values = torch.cat([b.condition[:, column] for b in corpus.once("train", 4096, 20_000)])
+    counts = torch.bincount(values[~values.isnan()].long(), minlength=len(field.values))
+    classes = tuple(int(c) for c in (counts >= MEMBERS).nonzero().flatten())
+    return classes if len(classes) >= 2 else ()
+
+
+def posed(batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
+    """A batch as a question: (x (B, C, *axes), the right answer (B,), -1 where there is none)."""
+    if task.name == "labels":
+        values = batch.condition[:, task.column]  # type: ignore[index]
+        target = torch.full((len(batch),), -1)
+        for answer, label in enumerate(task.classes):
+            target[values == label] = answer
+        return batch.x, target
+    target = torch.randint(len(task.classes), (len(batch),))
+    ways = turns(batch.x.shape[2:])
+    x = batch.x.clone()
+    for answer, (flips, quarter) in enumerate(ways):
+        rows = (target == answer).nonzero().flatten()
+        turned = batch.x[rows].flip([2 + a for a in flips]) if flips else batch.x[rows]
+        x[rows] = turned.transpose(-1, -2) if quarter else turned
+    return x, target
+
+
+def turns(axes: tuple[int, ...] | torch.Size) -> list[tuple[tuple[int, ...], bool]]:
+    """The ways to turn a grid: (axes to mirror, whether the last two then change places).
+
+    >>> len(turns((8, 8))), len(turns((8, 9))), len(turns((8,))), len(turns((8, 8, 8)))
+    (4, 4, 2, 8)
+    """
+    if len(axes) == 2 and axes[0] == axes[1]:
+        return [((), False), ((1,), True), ((0, 1), False), ((0,), True)]  # quarter turns
+    return [(tuple(i for i, flip in enumerate(way) if flip), False) for way in product((False, True), repeat=len(axes))]
+
+
+def jitter(x: Tensor) -> Tensor:
+    """x (B, C, *axes) shifted by up to a sixteenth of each axis, edges repeated: a small shift shall mean little."""
+    for axis in range(2, x.ndim):
+        n, reach = x.shape[axis], x.shape[axis] // 16
+        if reach:
+            place = torch.arange(n) + int(torch.randint(-reach, reach + 1, ()))
+            x = x.index_select(axis, place.clamp(0, n - 1))
+    return x
+
+
+def _block(axes: Any) -> tuple[int, ...]:
+    """The blocks that are averaged so that what is left is within SIGHT."""
+    factor = 1
+    while prod(-(-n // factor) for n in axes) > SIGHT[len(axes)]:
+        factor += 1
+    return tuple(min(factor, n) for n in axes)
+
+
+def _averaged(x: Tensor, block: tuple[int, ...]) -> Tensor:
+    if prod(block) == 1:
+        return x
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(block) - 1]
+    return pool(x, block, ceil_mode=True, count_include_pad=False)
+
+
+# ---- kept beside the corpus
+
+
+@dataclass(frozen=True)
+class Known:
+    """A judge and what a report says about it. hash: of its weights."""
+
+    judge: Judge
+    hash: str
+
+    @property
+    def words(self) -> str:
+        kinds = len(self.judge.task.classes)
+        what = f"{kinds} labels" if self.judge.task.name == "labels" else f"{kinds} ways of turning a piece"
+        return (
+            f"a small encoder trained on the train split to tell {what} apart "
+            f"(right for {float(self.judge.accuracy):.0%} of the validation split, {1 / kinds:.0%} by chance)"
+        )
+
+
+def judge_of(corpus: Source, *, seed: int = 0, work: int = WORK) -> Known:
+    """The judge that lies beside the corpus, if it is whole and belongs to it; else a newly trained one, which is then kept.
+
+    A corpus folder that may not be written to gets no copy; that changes nothing else.
+    """
+    settings = {"corpus": corpus.fingerprint, "seed": seed, "work": work, "version": 1, "features": FEATURES}
+    file = Path(corpus.path) / "judge" / f"{files.fingerprint(settings)}.safetensors"
+    return _kept(file, settings, corpus.spec) or _keep(train_judge(corpus, seed=seed, work=work), file, settings)
+
+
+def _kept(file: Path, settings: Mapping[str, Any], spec: DataSpec) -> Known | None:
+    try:
+        facts = files.read_json(file.with_suffix(".json"))
+        if facts["settings"] != settings or files.checksum(file) != facts["hash"]:
+            return None
+        judge = Judge(spec, Task(**{**facts["task"], "classes": tuple(facts["task"]["classes"])}))
+        judge.load_state_dict(load_file(file))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
+        return None
+    return Known(judge.eval().requires_grad_(False), facts["hash"])
+
+
+def _keep(judge: Judge, file: Path, settings: Mapping[str, Any]) -> Known:
+    tensors = {k: v.contiguous() for k, v in judge.state_dict().items()}
+    try:
+        files.write_with(file, lambda p: save_file(tensors, p))
+        known = Known(judge, files.checksum(file))
+        facts = {"settings": dict(settings), "hash": known.hash, "task": asdict(judge.task)}
+        files.write_text(file.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
+        return known
+    except (StorageError, SafetensorError):
+        state = {k: v.tolist() for k, v in tensors.items()}
+        return Known(judge, files.fingerprint(state))

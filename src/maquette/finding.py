@@ -1,0 +1,88 @@
+"""A Finding is one figure of an audit with all that is needed to judge it; beside it the bootstrap (Efron 1979) for its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DRAWS = 200  # resamples behind an interval
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured figure.
+
+    space      the features it was measured in: "judge" or "pixels"
+    low, high  a bootstrap interval of 95 %
+    reference  the floor: the same figure for real pieces in the place of generated ones; None where there is none
+    n          generated pieces behind it
+    direction  what is better: higher, lower, or near the reference
+    sentence   what it says, in plain words
+    """
+
+    name: str
+    space: str
+    value: float
+    low: float
+    high: float
+    reference: float | None
+    n: int
+    direction: Literal["higher", "lower", "near"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a metric may look at, in one space of features.
+
+    generated (n, D), test (m, D) without twins, train (t, D): as many real pieces of the train split as were generated;
+    generated_to_train (n,), test_to_train (m,): distance to the nearest piece of the whole train split
+    noun       "pictures", for sentences
+    """
+
+    space: str
+    noun: str
+    generated: Tensor
+    test: Tensor
+    train: Tensor
+    generated_to_train: Tensor
+    test_to_train: Tensor
+    seed: int = 0
+
+
+def resamples(n: int, seed: int, draws: int = DRAWS) -> Tensor:
+    """(draws, n) float64: how often each of n rows is drawn in each resample with replacement."""
+    counts = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), draws)
+    return torch.from_numpy(counts).double()
+
+
+def interval(draws: Tensor) -> tuple[float, float]:
+    """The middle 95 % of resampled values (draws,)."""
+    low, high = torch.quantile(draws.double(), torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64))
+    return float(low), float(high)
+
+
+def mean_interval(scores: Tensor, seed: int) -> tuple[float, float]:
+    """The interval of the mean of one score a row (n,)."""
+    return interval(resamples(len(scores), seed) @ scores.double() / len(scores))
+
+
+def share_interval(claims: Tensor, seed: int) -> tuple[float, float]:
+    """The interval of a share: claims (n,) of 0 and 1. Where all rows agree redrawing says nothing, and Wilson's interval is taken."""
+    share = float(claims.double().mean())
+    return wilson(share, len(claims)) if share in (0.0, 1.0) else mean_interval(claims, seed)
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share of n.
+
+    >>> tuple(round(x, 3) for x in wilson(0.0, 100))
+    (0.0, 0.037)
+    """
+    middle, reach = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, (middle - reach) / (1 + z * z / n)), min(1.0, (middle + reach) / (1 + z * z / n))

@@ -1,0 +1,394 @@
+"""audit: a run and its corpus in, findings out: how good, how varied and how new, beside what real pieces score themselves."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maquette import catalog, files
+from maquette.corpus import Corpus
+from maquette.errors import CorpusError, RunError, SettingError
+from maquette.features import BATCH, Known, Pixels, judge_of
+from maquette.finding import Finding, Material
+from maquette.loop import pick_device
+from maquette.neighbours import Nearest, distinct
+from maquette.page import Exhibit, Section, figures, histogram, page, table
+from maquette.piece import Modality
+from maquette.run import Run, identity
+from maquette.space import SampleRequest
+
+MOST = 2_000  # pieces that are judged where nothing else is asked
+FEWEST = 10  # held-out pieces below which nothing can be measured against them
+CHUNK = 64  # pieces made at once
+SHOWN = 48  # pieces on a sample sheet
+ORDER = ("fidelity", "diversity", "copying")  # of the files of metrics/ on the page; others follow by name
+PAIRS = 12  # closest pairs that are shown
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated piece and the training piece nearest to it.
+
+    made       its row among the generated pieces (and its seed, counted from the audit's first)
+    train      the number of the training piece in the corpus
+    space      where they are nearest
+    share      of the held-out pieces that lie nearer to a training piece; small is suspicious. NaN without held-out pieces
+    """
+
+    made: int
+    train: int
+    space: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that was measured: findings, sentences, pairs (nearest first) and the distances behind them."""
+
+    findings: tuple[Finding, ...]
+    verdict: tuple[str, ...]
+    notes: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    distances: dict[str, tuple[Tensor, Tensor]]  # space -> (generated_to_train, test_to_train)
+    judge: Known
+
+    def find(self, name: str, space: str = "judge") -> Finding:
+        return next(f for f in self.findings if (f.name, f.space) == (name, space))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Evidence with the files that hold it."""
+
+    evidence: Evidence
+    folder: Path
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.evidence.findings
+
+    @property
+    def words(self) -> str:
+        return "\n".join(self.evidence.verdict)
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "audit.html"
+
+
+def audit(
+    run: Run,
+    corpus: Corpus | None = None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "auto",
+) -> Audit:
+    """Sample from the run and compare with the test split; writes audit.json, audit.html and closest.png.
+
+    samples  none: as many as the test split has, at least 48 and at most 2,000. Raises RunError, CorpusError, SettingError.
+    """
+    corpus = corpus or corpus_of(run)
+    if corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
+        raise CorpusError(
+            f"{corpus.path} is not the corpus {run.path} was trained on, or was prepared anew since; an audit against it "
+            "would mean nothing. Give the right one with --corpus"
+        )
+    n = max(SHOWN, min(corpus.size("test"), MOST)) if samples is None else samples
+    if n < 1:
+        raise SettingError(f"samples should be >= 1; {samples} came")
+    modality = catalog.modality(corpus.facts["modality"])
+    generated = as_written(draw(run, n, seed, device), modality)
+    evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces")
+    about = {"run": run.path.name, "weights": identity(run), "model": run.recipe.model, "first_seed": seed}
+    return write(evidence, generated, corpus, modality, Path(out) if out else run.path / "audit", about)
+
+
+def corpus_of(run: Run) -> Corpus:
+    """The corpus where it lay when the run was trained. Raises CorpusError."""
+    path = (run.path / run.facts["corpus"]["path"]).resolve()
+    if not path.exists():
+        raise CorpusError(f"the corpus of {run.path} is no longer at {path}; say where it is with --corpus")
+    return Corpus.open(path)
+
+
+def draw(run: Run, n: int, seed: int, device: str = "auto") -> Tensor:
+    """(n, *space.shape): pieces of seeds seed..seed + n - 1, labels as often as in training."""
+    sampler = run.sampler(pick_device(device))
+    seeds = range(seed, seed + n)
+    chunks = [tuple(seeds[i : i + CHUNK]) for i in range(0, n, CHUNK)]
+    return torch.cat([sampler.sample(SampleRequest(c, run.usual_condition(c))) for c in chunks])
+
+
+def as_written(generated: Tensor, modality: Modality) -> Tensor:
+    """What a person gets: through the same rounding and clipping as real pieces. Raises RunError for values that are not finite."""
+    broken = int((~generated.flatten(1).isfinite().all(1)).sum()) if generated.is_floating_point() else 0
+    if broken:
+        raise RunError(
+            f"{broken} of {len(generated)} generated pieces hold values that are not finite; train again with a lower rate"
+        )
+    return torch.stack([modality.to_tensor(modality.to_piece(x)) for x in generated])
+
+
+# ---- measuring
+
+
+def assess(
+    generated: Tensor, corpus: Corpus, *, seed: int = 0, noun: str = "pieces", judge: Known | None = None
+) -> Evidence:
+    """generated (n, *space.shape) against a corpus, by every file of metrics/."""
+    if generated.shape[1:] != corpus.spec.space.shape:
+        raise SettingError(f"pieces of shape {corpus.spec.space.shape} are judged; {tuple(generated.shape[1:])} came")
+    known = judge or judge_of(corpus)
+    spaces = {"judge": known.judge, "pixels": Pixels(corpus.spec.space)}
+    held = min(corpus.size("test"), max(len(generated), MOST))
+    made = embed(spaces, generated.split(BATCH))
+    test = embed(spaces, (b.x for b in corpus.once("test", BATCH, held)))
+    train = embed(spaces, (b.x for b in corpus.once("train", BATCH, min(len(generated), corpus.size("train")))))
+    nearest = search(spaces, {s: torch.cat([made[s], test[s]]) for s in spaces}, corpus)
+    found: list[Finding] = []
+    notes, distances, few = [], {}, min(held, len(generated)) < FEWEST
+    for space in spaces:
+        to_train = nearest[space].distance.split([len(generated), held])
+        distances[space] = to_train
+        kept = distinct(test[space])
+        if len(kept) < held:
+            notes.append(f"{held - len(kept)} of {held} held-out {noun} repeat another in {space} and were left out")
+        material = Material(space, noun, made[space], test[space][kept], train[space], *to_train, seed)
+        found += [] if few or len(kept) < FEWEST else measure(material)
+    if not found:
+        notes.append(
+            f"fewer than {FEWEST} generated or {FEWEST} different held-out {noun}: nothing was measured against them"
+        )
+    pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
+    return Evidence(tuple(found), verdict(found, pairs, noun, held), tuple(notes), pairs, distances, known)
+
+
+@torch.inference_mode()
+def embed(spaces: dict[str, Any], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Space -> features (N, D) of all batches."""
+    rows: dict[str, list[Tensor]] = {s: [] for s in spaces}
+    for x in batches:
+        for space, embedder in spaces.items():
+            rows[space].append(embedder.embed(x))
+    found = {s: torch.cat(r) if r else torch.zeros(0, 1) for s, r in rows.items()}
+    for space, features in found.items():
+        if not features.isfinite().all():
+            raise RunError(f"the features in {space} are not all finite numbers; nothing can be measured in them")
+    return found
+
+
+def search(spaces: dict[str, Any], queries: dict[str, Tensor], corpus: Corpus) -> dict[str, Nearest]:
+    """The nearest training piece of each query in each space; the train split streams by once and is never held."""
+    nearest = {s: Nearest(q) for s, q in queries.items()}
+    for batch in corpus.once("train", 4 * BATCH):
+        features = embed(spaces, batch.x.split(BATCH))
+        for space, rows in features.items():
+            nearest[space].see(rows, batch.index)
+    return nearest
+
+
+def measure(material: Material) -> list[Finding]:
+    """The findings of every file of metrics/ in one space."""
+    found = []
+    names = catalog.names("metrics")
+    for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
+        found += importlib.import_module(f"maquette.metrics.{name}").measure(material)
+    return found
+
+
+def closest(nearest: dict[str, Nearest], distances: dict[str, tuple[Tensor, Tensor]], n: int) -> tuple[Pair, ...]:
+    """Every generated piece with its nearest training piece, the most suspicious first: by the distance in the space where it is
+    smallest beside what is usual for held-out pieces."""
+    spaces = list(distances)
+    ratios = torch.stack([made / _usual(test, made) for made, test in distances.values()])
+    smallest, which = ratios.min(0)
+    pairs = []
+    for i in smallest.argsort().tolist():
+        space = spaces[int(which[i])]
+        made, test = distances[space]
+        share = float((test < made[i]).double().mean()) if len(test) else float("nan")
+        pairs.append(Pair(i, int(nearest[space].index[i]), space, share))
+    return tuple(pairs[:n])
+
+
+def _usual(test: Tensor, made: Tensor) -> Tensor:
+    return (test if len(test) else made).median().clamp_min(1e-12)
+
+
+# ---- in words
+
+
+def verdict(found: Sequence[Finding], pairs: Sequence[Pair], noun: str, held: int) -> tuple[str, str, str]:
+    """Three sentences: how good, how varied, how new."""
+    if not found:
+        return (
+            f"How good the {noun} are cannot be measured: {len(pairs)} were generated and {held} held out, and at least {FEWEST} "
+            "different ones of each are needed.",
+            f"How varied they are cannot be measured either; a corpus of {round(FEWEST / 0.15)} or more holds enough out.",
+            "What can be seen is how near each lies to its nearest training one: look at the closest pairs.",
+        )
+    by = {(f.name, f.space): f for f in found}
+    space = "judge" if ("KID", "judge") in by else "pixels"
+    return _good(by, space, noun), _varied(by, space, noun), _new(found, noun)
+
+
+def _good(by: dict[tuple[str, str], Finding], space: str, noun: str) -> str:
+    """By precision; where KID finds a difference they are at best mostly like real ones."""
+    precision, distance, kid = (by[name, space] for name in ("precision", "Frechet distance", "KID"))
+    words = ("hard to tell from real ones", "mostly like real ones", "only partly like real ones", "unlike real ones")
+    differ = kid.low > max(kid.reference or 0.0, 0.0)
+    return (
+        f"The {precision.n:,} {noun} are {_grade(precision, (words[1] if differ else words[0], *words[1:]))}: {precision.value:.0%} "
+        f"look like some held-out one (real ones {precision.reference:.0%}), at a Frechet distance of {distance.value:.3g} where "
+        f"real ones score {distance.reference:.3g}."
+    )
+
+
+def _varied(by: dict[tuple[str, str], Finding], space: str, noun: str) -> str:
+    coverage = by["coverage", space]
+    word = _grade(
+        coverage,
+        (
+            "as varied as real ones",
+            "a little less varied than real ones",
+            "clearly less varied than real ones",
+            "of few kinds only",
+        ),
+    )
+    return (
+        f"They are {word}: {coverage.value:.0%} of the held-out {noun} have one of them in their neighbourhood "
+        f"(with real ones in their place {coverage.reference:.0%})."
+    )
+
+
+def _grade(f: Finding, words: tuple[str, str, str, str]) -> str:
+    """Four words for a share beside its floor: from 95%, 80% and 50% of the floor on, and below."""
+    ratio = f.value / max(f.reference or 0.0, 1e-9)
+    return words[0 if ratio >= 0.95 else 1 if ratio >= 0.8 else 2 if ratio >= 0.5 else 3]
+
+
+def _new(found: Sequence[Finding], noun: str) -> str:
+    """By the space in which most near copies were found."""
+    worst = max((f for f in found if f.name == "near copies"), key=lambda f: f.value)
+    more = worst.low > (worst.reference or 0.0)
+    count = round(worst.value * worst.n)
+    end = (
+        "that is more than chance, so look at the closest pairs"
+        if more
+        else f"about {worst.n / 100:.0f} would be usual"
+    )
+    return f"Of {worst.n:,} {noun} {count:,} {'lies' if count == 1 else 'lie'} nearer to a training one than 99% of the held-out {noun} do; {end}."
+
+
+# ---- files
+
+
+def write(
+    evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, folder: Path, about: dict[str, Any]
+) -> Audit:
+    """audit.json, closest.png and audit.html. Raises StorageError."""
+    folder = Path(folder)
+    shown = evidence.pairs[:PAIRS]
+    both = [t for pair in shown for t in (generated[pair.made], _trained(corpus, pair))]
+    captions = [c for pair in shown for c in (f"made {pair.made}", f"train {pair.train}")]
+    modality.sheet([modality.to_piece(x) for x in both], folder / "closest.png", columns=8, captions=captions)
+    files.write_json(folder / "audit.json", to_json(evidence, corpus, about))
+    files.write_text(folder / "audit.html", to_html(evidence, generated, corpus, modality, about))
+    return Audit(evidence, folder)
+
+
+def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": 1,
+        **about,
+        "corpus": {"name": corpus.facts["name"], "fingerprint": corpus.fingerprint},
+        "judge": {"hash": evidence.judge.hash, "words": evidence.judge.words},
+        "verdict": list(evidence.verdict),
+        "notes": list(evidence.notes),
+        "findings": [asdict(f) for f in evidence.findings],
+        "closest": [{k: v for k, v in asdict(p).items() if v == v} for p in evidence.pairs[:PAIRS]],
+    }
+
+
+def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:
+    noun = modality.pretty or "pieces"
+    words = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in about.items())
+    about_words = f"{words}; corpus {corpus.facts['name']} ({corpus.fingerprint}). Judge: {evidence.judge.words}, {evidence.judge.hash}."
+    sections = [_samples(generated, corpus, modality, noun), _pairs(evidence, generated, corpus, modality, about, noun)]
+    if evidence.findings:
+        lead = (
+            "Floor: the same figure with real training pieces in the place of generated ones. Judge: an encoder that learnt this "
+            "corpus; pixels: plain averages of pixels, a cross-check that nobody trained. Intervals by bootstrap."
+        )
+        sections += [_novelty(evidence, noun), Section("All figures", lead, table(evidence.findings))]
+    if evidence.notes:
+        sections.append(Section("Notes", ". ".join(evidence.notes) + ".", ""))
+    return page(f"Audit of {about.get('run', 'a run')}", evidence.verdict, about_words, sections)
+
+
+def _samples(generated: Tensor, corpus: Corpus, modality: Modality, noun: str) -> Section:
+    real = corpus.tensor("test", SHOWN).x
+    exhibits = [
+        Exhibit(
+            _png(list(generated[:SHOWN]), modality, 8),
+            f"generated {noun}, the first {min(SHOWN, len(generated))}, not chosen",
+        ),
+        *([Exhibit(_png(list(real), modality, 8), f"held-out {noun}")] if len(real) else []),
+    ]
+    return Section(f"The {noun}", "What came out, beside what the model never saw.", figures(exhibits, "two"))
+
+
+def _pairs(
+    evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, about: dict[str, Any], noun: str
+) -> Section:
+    exhibits = [
+        Exhibit(
+            _png([generated[p.made], _trained(corpus, p)], modality, 2),
+            f"seed {about.get('first_seed', 0) + p.made} | training {p.train}{_source(corpus, p)}{_share(p, noun)}",
+        )
+        for p in evidence.pairs[:PAIRS]
+    ]
+    lead = f"Left: generated. Right: the training piece nearest to it. The nearest of {len(evidence.pairs):,} pairs."
+    return Section("Closest pairs", lead, figures(exhibits, "pairs"))
+
+
+def _share(pair: Pair, noun: str) -> str:
+    return f"; {pair.share:.1%} of held-out {noun} lie nearer ({pair.space})" if pair.share == pair.share else ""
+
+
+def _source(corpus: Corpus, pair: Pair) -> str:
+    source = corpus.facts_of(pair.train).get("source")
+    return f" ({source})" if source else ""
+
+
+def _novelty(evidence: Evidence, noun: str) -> Section:
+    made, test = evidence.distances["judge"]
+    mark = float(torch.quantile(test.double(), 0.01))
+    lead = (
+        "Distance to the nearest training piece, by the judge. The dashed line is where 1% of the held-out lie nearer: a heap of "
+        "generated ones to its left would be copies."
+    )
+    return Section("How new", lead, histogram(made, test, mark, noun))
+
+
+def _trained(corpus: Corpus, pair: Pair) -> Tensor:
+    return corpus.take(torch.tensor([pair.train]).numpy()).x[0]
+
+
+def _png(xs: list[Tensor], modality: Modality, columns: int) -> bytes:
+    """A sheet as the bytes of a PNG."""
+    with tempfile.TemporaryDirectory() as folder:
+        pieces = [modality.to_piece(x) for x in xs]
+        return modality.sheet(
+            pieces, Path(folder) / "sheet.png", min(columns, len(xs)) or round(sqrt(len(xs)))
+        ).read_bytes()
