@@ -62,11 +62,11 @@ class Transformer(GenerativeModel):
             features=features,
             absolute=absolute,
         )
-        self.lm_head = nn.Linear(width, self.vocabulary, bias=False)
-        nn.init.zeros_(self.lm_head.weight)
-        if tied:
-            nn.init.normal_(self.model.embed_tokens.weight, std=width**-0.5)
-            self.lm_head.weight = self.model.embed_tokens.weight
+        self.lm_head = None if tied else nn.Linear(width, self.vocabulary, bias=False)
+        if self.lm_head is None:
+            nn.init.normal_(self.model.embed_tokens.weight, std=0.02)
+        else:
+            nn.init.zeros_(self.lm_head.weight)
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         known = drop_condition(batch.condition, self.condition_dropout)
@@ -75,7 +75,11 @@ class Transformer(GenerativeModel):
 
     def logits(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         """tokens (B, n) -> logits (B, n + 1, V) of every token and of the one that follows."""
-        return self.lm_head(self.model(tokens, self._context(condition, len(tokens))))
+        return self.head(self.model(tokens, self._context(condition, len(tokens))))
+
+    def head(self, h: Tensor) -> Tensor:
+        """h (..., width) -> logits (..., V)"""
+        return F.linear(h, self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
 
     def log_likelihood(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, L) -> nats (B,), exact: the sum over the tokens of a piece."""
@@ -89,11 +93,13 @@ class Transformer(GenerativeModel):
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
         """(B, L) int64. What `keep` marks of `source` is forced; the rest follows from what stands before it."""
-        chance = torch.stack([torch.rand(self.length, generator=generator(s), dtype=torch.float64) for s in request.seeds])
+        chance = torch.stack(
+            [torch.rand(self.length, generator=generator(s), dtype=torch.float64) for s in request.seeds]
+        )
         chance = chance.to(self.device)
         tokens, kept = given(request, self.length, self.device)
         writer = Writer(self, request)
-        first = leading(kept)
+        first = min(leading(kept), self.length - 1)
         logits = writer(tokens[:, :first], 0)
         for i in range(first, self.length):
             drawn = draw(logits, chance[:, i], request)
@@ -122,7 +128,7 @@ class Writer:
         if self.guided:
             tokens = tokens.repeat(2, 1)
         h = self.of.model(tokens, self.context, self.caches, start)[:, -1]
-        logits = self.of.lm_head(h).float()
+        logits = self.of.head(h).float()
         if self.guided:
             asked, free = logits.chunk(2)
             return free + self.guidance * (asked - free)
