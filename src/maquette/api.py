@@ -89,7 +89,7 @@ def audit(run: Trained | str | Path, corpus: Corpus | str | Path | None = None, 
     """The run against its corpus (found from the run when it still lies where it lay)."""
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) or corpus is None else Corpus.open(Path(corpus))
-    from maquette.audit import audit as verb
+    from maquette.verbs.audit import audit as verb
 
     return verb(run.run, corpus, **options)
 
