@@ -229,7 +229,7 @@ class CorpusWriter:
         self.space = space
         rows = max(1, SHARD // max(1, space.elements * np.dtype(dtype).itemsize))
         self.rows = min(rows, 1 << 16)
-        self.pieces = (self.folder / "pieces.jsonl").open("wb")
+        self.lines: list[bytes] = []
         self.offsets = array("Q", [0])
         self.shards: list[Path] = []
         self.buffer = np.empty((self.rows, *space.shape), dtype)
@@ -239,7 +239,7 @@ class CorpusWriter:
         """content (*space.shape); line: the facts as one JSON line with its end."""
         self.buffer[self.filled] = content
         self.filled += 1
-        self.pieces.write(line)
+        self.lines.append(line)
         self.offsets.append(self.offsets[-1] + len(line))
         if self.filled == self.rows:
             self.flush()
@@ -249,16 +249,16 @@ class CorpusWriter:
             path = self.folder / f"shard-{len(self.shards):05d}.npy"
             save(path, self.buffer[: self.filled])
             self.shards.append(path)
-            self.filled = 0
+            with (self.folder / "pieces.jsonl").open("ab") as stream:
+                stream.writelines(self.lines)
+            self.lines, self.filled = [], 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def close(self) -> list[np.ndarray]:
         """The shards, memory-mapped."""
-        with files.full_disk_in_words(self.folder):
-            self.flush()
-            self.pieces.close()
+        self.flush()
         save(self.folder / "offsets.npy", np.frombuffer(self.offsets, np.uint64))
         return [np.load(p, mmap_mode="r", allow_pickle=False) for p in self.shards]
 
@@ -271,12 +271,12 @@ class CorpusWriter:
 
 
 def save(path: Path, content: np.ndarray) -> None:
-    """One .npy file, on the disk when this returns. Raises StorageError.
+    """One .npy file, on the disk when this returns.
 
     `np.save` loses the errno of a full disk, so the bytes are written here.
     """
     content = np.ascontiguousarray(content)
-    with files.full_disk_in_words(path), path.open("wb") as stream:
+    with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(content))
         stream.write(content.reshape(-1).view(np.uint8).data if content.size else b"")
     files.sync(path)

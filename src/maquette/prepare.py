@@ -142,7 +142,7 @@ class _Work:
                     begun = True
                     yield file, piece
             except Unreadable as error:
-                self.refused.setdefault(file.name, str(error).replace(file.path.name, file.name.rpartition("/")[2]))
+                self.refused.setdefault(file.name, str(error).removeprefix(f"{file.path.name}: "))
                 if begun:  # a file of many pieces that ends early: what came before is used
                     self.partly.add(file.name)
 

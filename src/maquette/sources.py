@@ -127,7 +127,8 @@ def unpacked(listed: Listing, folder: Path, wanted: Callable[[str], bool]) -> tu
             found.append(file)
             continue
         prefix = "" if alone else name_of(file.path) + "/"
-        for name, outcome in _members(file, folder / f"{len(refused)}-{len(found)}", wanted):
+        members = _members(file, folder / f"{len(refused)}-{len(found)}", wanted)
+        for name, outcome in sorted(members, key=lambda m: m[0].split("/")):  # the order of a folder
             if isinstance(outcome, Path):
                 found.append(Found(prefix + name, outcome))
             else:
@@ -141,7 +142,7 @@ def _members(archive: Found, folder: Path, wanted: Callable[[str], bool]) -> Ite
     try:
         opened = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
         for name, reason, size, open_member in opened(archive.path):
-            name = _text(name)
+            name = str(PurePosixPath(_text(name)))
             if not wanted(name):
                 continue
             yield name, reason or keep(name, size, open_member)

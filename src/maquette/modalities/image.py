@@ -88,17 +88,13 @@ class Image(Modality):
                 yield Piece(content, facts if label is None else {**facts, "label": label}, self)
 
     def _read_picture(self, path: Path) -> Piece:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow warns of odd metadata and of large pictures; we have our own limits
-            with PIL.Image.open(path, formats=FORMATS) as image:
-                pixels = image.size
-                self._check_size(*pixels)
-                # a JPEG decodes at 1/2, 1/4, 1/8 for little; four times the size that is wanted loses nothing
-                image.draft(None, (4 * (self.size or self.largest),) * 2)
-                content = _to_content(PIL.ImageOps.exif_transpose(image))
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        with _opened_picture(path) as image:
+            pixels = image.size
+            self._check_size(*pixels)
+            # a JPEG decodes at 1/2, 1/4, 1/8 for little; four times the size that is wanted loses nothing
+            image.draft(None, (4 * (self.size or self.largest),) * 2)
+            content = _to_content(PIL.ImageOps.exif_transpose(image))
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return Piece(content, {"source": path.name, "pixels": list(pixels[::-1] if turned else pixels)}, self)
 
     def _check_size(self, width: int, height: int) -> None:
@@ -175,6 +171,11 @@ class Image(Modality):
         """(C, H, W) in [-1, 1]"""
         return torch.from_numpy(self.to_array(piece).copy()).float().div(127.5).sub(1)
 
+    def keep(self, path: Path) -> Tensor:
+        """A mask picture, laid over the source as it is cleaned -> (C, H, W) bool: True where it is white."""
+        cleaned = self.clean(next(self.read(path))).content[..., : min(3, self.space.shape[0])]
+        return torch.from_numpy(cleaned.mean(-1) > 127).expand(self.space.shape).clone()
+
     def write(self, piece: Piece, path: Path) -> Path:
         """PNG, JPEG and WebP carry the facts as JSON, read back by `read_facts`; the other formats carry none."""
         path = Path(path)
@@ -189,10 +190,8 @@ class Image(Modality):
     def read_facts(path: str | Path) -> dict[str, Any]:
         """What `write` put into the metadata of a PNG, JPEG or WebP; {} where there is nothing of ours. Raises Unreadable."""
         path = Path(path)
-        with _unreadable(path.name), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(path, formats=FORMATS) as image:
-                text = image.info.get("maquette") or image.getexif().get(DESCRIPTION, "")
+        with _unreadable(path.name), _opened_picture(path) as image:
+            text = image.info.get("maquette") or image.getexif().get(DESCRIPTION, "")
         try:
             facts = json.loads(text)
         except (ValueError, TypeError, RecursionError):
@@ -247,14 +246,26 @@ class Image(Modality):
 
 
 @contextmanager
+def _opened_picture(path: Path) -> Iterator[PIL.Image.Image]:
+    """A picture whose pixels are not decoded yet. Pillow's own limit of pixels and its warnings give way to ours."""
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        PIL.Image.MAX_IMAGE_PIXELS = None
+        try:
+            with PIL.Image.open(path, formats=FORMATS) as image:
+                yield image
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
 def _unreadable(name: str) -> Iterator[None]:
     """Whatever a decoder raises on bytes of unknown origin is one thing to us: this file cannot be read."""
     try:
         yield
     except (MaquetteError, GeneratorExit):
         raise
-    except PIL.Image.DecompressionBombError:
-        raise Unreadable(f"{name}: far more pixels than a picture may have; shrink it") from None
     except PIL.UnidentifiedImageError:
         raise Unreadable(f"{name}: its content is no PNG, JPEG, WebP, GIF, BMP or TIFF picture") from None
     except PermissionError:
@@ -411,7 +422,8 @@ def _denoised(denoise: Callable[[Any, np.ndarray], np.ndarray]) -> Callable[...,
             import skimage.restoration
         except ImportError:
             raise MissingExtra("the denoising steps median, nlmeans and wavelet", "denoise") from None
-        clean = denoise(skimage, content[..., :3].astype(np.float32) / 255)
+        colours = content[..., :3].astype(np.float32) / 255
+        clean = denoise(skimage, colours).reshape(colours.shape)  # some filters drop an axis of one channel
         levels = np.rint(np.clip(np.nan_to_num(clean), 0, 1) * 255).astype(np.uint8)
         return np.concatenate([levels, content[..., 3:]], axis=2)
 
