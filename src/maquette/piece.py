@@ -77,6 +77,10 @@ class Modality(ABC):
     def sheet(self, pieces: list[Piece], path: Path, columns: int = 0, captions: list[str] | None = None) -> Path:
         """One file that shows many pieces at once."""
 
+    @abstractmethod
+    def keep(self, path: Path) -> Tensor:
+        """A mask a person can draw -> (*space.shape) bool, True where a source stays as it is."""
+
     def augment(self, x: Tensor) -> Tensor:
         """x (B, *space.shape) -> a random variation that is still a likely piece; chance from torch's global generator."""
         return x

@@ -99,6 +99,8 @@ def to_request(run: Run, modality: Modality, wish: Wish, seeds: Sequence[int]) -
     if wish.source:
         source = _tensor(modality, Path(wish.source)).unsqueeze(0).expand(len(seeds), *modality.space.shape)
     if wish.keep:
+        if not Path(wish.keep).is_file():
+            raise ContentError(f"no file {wish.keep}; --keep takes the path of a mask, white where the source stays")
         keep = modality.keep(Path(wish.keep)).unsqueeze(0).expand(len(seeds), *modality.space.shape)
     return SampleRequest(
         tuple(seeds),
