@@ -81,7 +81,7 @@ def bare_loop(model: Model, data: torch.Tensor, batch_size: int) -> Iterator[Non
         yield
 
 
-def bare_optimisers(model: Model, phase: str, players: list, rate) -> list[torch.optim.Optimizer]:  # noqa: ANN001
+def bare_optimisers(model: Model, phase: str, players: list, rate) -> list[torch.optim.Optimizer]:
     """The same rule with the same settings; muon is the house's own on both sides."""
     if rate.name == "muon":
         from maquette.loop import optimisers

@@ -2,9 +2,9 @@
 
     python benchmarks/resume.py --trials 50
 
-For each family a run of some steps that saves after every few is trained once without interruption and `trials` times with a kill at a random
-moment (while computing, saving, drawing a sheet or concluding), then resumed to its end by the same call. A trial counts when every tensor of the last
-checkpoint (weights, averaged weights, optimiser) and the log are identical.
+For each family a run that saves after every third step is trained once without interruption and `trials` times with a kill at a random moment
+(while computing, saving, drawing a sheet or concluding), then resumed to its end by the same call. A trial counts when every tensor of the
+last checkpoint (weights, averaged weights, optimiser) and the last line of the log are identical.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
+from maquette.verbs.prepare import prepare
 from results import update
 
 from maquette.corpus import Corpus
@@ -29,7 +30,6 @@ from maquette.files import checksum
 from maquette.recipe import make_recipe
 from maquette.run import Run
 from maquette.verbs import drive
-from maquette.verbs.prepare import prepare
 from maquette.verbs.train import train
 
 STEPS, SEED = 30, 0

@@ -60,13 +60,17 @@ def test_create_needs_one_line(type_in, pictures: Path) -> None:
         assert Path(line.split(" in ")[-1].split(": ")[-1].strip()).exists()
 
 
-@pytest.fixture(scope="session")
-def trained(corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick_run(corpus, model: str, folder: Path) -> Path:
     from maquette.recipe import make_recipe
     from maquette.verbs.train import train
 
-    recipe = make_recipe({"model": "vae", "size": "tiny", "train": {"steps": 4, "batch_size": 8, "threads": 1}})
-    return train(corpus, recipe, tmp_path_factory.mktemp("runs") / "shapes").path
+    recipe = make_recipe({"model": model, "size": "tiny", "train": {"steps": 4, "batch_size": 8, "threads": 1}})
+    return train(corpus, recipe, folder).path
+
+
+@pytest.fixture(scope="session")
+def trained(corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quick_run(corpus, "vae", tmp_path_factory.mktemp("runs") / "shapes")
 
 
 def test_a_piece_restores_all_that_made_it(type_in, trained: Path) -> None:
@@ -85,15 +89,25 @@ def test_a_way_between_two_seeds(type_in, trained: Path) -> None:
     assert len(list(Path("way").glob("3-to-17-*.png"))) == 5
 
 
-def test_a_source_is_varied_and_what_a_mask_keeps_stays(type_in, trained: Path, pictures: Path) -> None:
+def test_what_a_mask_keeps_stays(type_in, corpus, pictures: Path) -> None:
+    run = quick_run(corpus, "flow", Path("runs/flow"))
     source = pictures / "circle" / "000.png"
     mask = PIL.Image.new("L", (16, 16), 0)
     mask.paste(255, (0, 0, 16, 8))
     mask.save("mask.png")
-    status, _, err = type_in("generate", trained, "--source", source, "--keep", "mask.png", "-n", 2, "-o", "out")
+    status, _, err = type_in("generate", run, "--source", source, "--keep", "mask.png", "-n", 2, "-o", "out")
     assert status == 0, err
     made, given = (PIL.Image.open(p).convert("L").crop((0, 0, 16, 8)).tobytes() for p in ("out/000000.png", source))
     assert made == given
+
+
+def test_a_source_is_varied(type_in, trained: Path, pictures: Path) -> None:
+    status, _, err = type_in("generate", trained, "--source", pictures / "circle" / "000.png", "-n", 2, "-o", "out")
+    assert status == 0, err
+    status, _, err = type_in(
+        "generate", trained, "--source", pictures / "circle" / "000.png", "--keep", pictures / "circle" / "001.png"
+    )
+    assert status == 2 and "flow" in err
 
 
 @pytest.mark.parametrize(

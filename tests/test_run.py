@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(run: Run,
 def test_when_all_are_damaged_it_says_so(run: Run) -> None:
     folder = run.save(state(run))
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(RunError, match="every checkpoint of .* is damaged"):
+    with pytest.raises(RunError, match=r"every checkpoint of .* is damaged"):
         run.newest()
 
 
@@ -102,7 +102,7 @@ def test_the_log_forgets_what_will_be_done_again_and_half_a_line(run: Run) -> No
     with (run.path / "log.jsonl").open("a") as stream:
         stream.write('{"step": 2, "lo')
     run.forget_log_after(2)
-    assert [line for line in (run.path / "log.jsonl").read_text().splitlines()] == [
+    assert (run.path / "log.jsonl").read_text().splitlines() == [
         '{"step": 1, "loss": 1.0}',
         '{"step": 2, "loss": 1.0}',
     ]

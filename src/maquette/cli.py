@@ -235,8 +235,8 @@ def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | 
 
 
 def _audit(run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None) -> None:
-    from maquette.verbs.audit import audit as verb
     from maquette.corpus import Corpus
+    from maquette.verbs.audit import audit as verb
 
     made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out)
     typer.echo(made.words)
