@@ -26,7 +26,7 @@ import json, resource, sys, time
 from maquette.prepare import prepare
 start, cpu = time.perf_counter(), time.process_time()
 made = prepare(sys.argv[1], sys.argv[2])
-print(json.dumps({"pieces": len(made), "seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu,
+print(json.dumps({"pieces": len(made), "seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "cpu_with_imports": time.process_time(),
     "rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "duplicates": made.facts["duplicates"]}))
 """
 
@@ -55,6 +55,14 @@ def generate(path: Path, count: int) -> Path:
     return path
 
 
+def clock(name: str, found: dict) -> dict:
+    """Of the whole command: the clock, and the CPU, which tells how much of it other work on the machine took."""
+    return {
+        f"{name}_seconds": round(found["with_imports"], 2),
+        f"{name}_cpu_seconds": round(found["cpu_with_imports"], 2),
+    }
+
+
 def million(folder: Path) -> dict:
     few = measure(generate(folder / "few-images-idx3-ubyte", 10_000), folder)
     many = measure(generate(folder / "many-images-idx3-ubyte", 1_000_000), folder)
@@ -73,11 +81,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, figures = Path(name), {}
         if "mnist" in chosen:
-            figures["mnist_seconds"] = round(
-                measure(DATA / "mnist" / "train-images-idx3-ubyte.gz", folder)["with_imports"], 2
-            )
+            figures |= clock("mnist", measure(DATA / "mnist" / "train-images-idx3-ubyte.gz", folder))
         if "tiles" in chosen:
-            figures["tiles_seconds"] = round(measure(DATA / "crawl_tiles", folder)["with_imports"], 2)
+            figures |= clock("tiles", measure(DATA / "crawl_tiles", folder))
         if "million" in chosen:
             figures |= million(folder)
         update("prepare", figures, SEED)

@@ -48,6 +48,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # above `cores`, clocks run slow
         "system": platform.system(),
         "python": platform.python_version(),
     }

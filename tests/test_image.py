@@ -143,6 +143,11 @@ def test_crop_keeps_the_middle_and_pad_keeps_everything():
     ).all()  # the border's colour
 
 
+def test_a_long_thin_picture_is_padded_without_filling_the_memory():
+    found = cleaned(np.full((2, 500_000, 1), 90, np.uint8), size=16, steps=("pad", "resize"), background="black")
+    assert found.shape == (16, 16, 1) and found.max() == 90 and found[0].max() == 0
+
+
 def test_transparency_lies_over_the_background_that_was_asked_for():
     content = np.zeros((4, 4, 4), np.uint8)
     content[0, 0] = (10, 20, 30, 255)

@@ -116,6 +116,16 @@ def test_odd_metadata_rows_go_to_quarantine_with_their_line(tmp_path):
     assert "not there" in reasons["metadata.jsonl line 6"]
 
 
+def test_values_that_are_no_values_are_not_known(tmp_path):
+    source = folder(tmp_path / "in", numbered(6))
+    odd = ["NaN", "1e308", "-1e308", "1" + "0" * 400, '""', "7"]
+    lines = [f'{{"file_name": "{i}.png", "age": {value}, "source": "mine"}}' for i, value in enumerate(odd)]
+    (source / "metadata.jsonl").write_text("\n".join([*lines, '{"file_name": "0.png", "label": "\\ud800"}']))
+    made = prepare(source, tmp_path / "out")
+    assert [facts.get("age") for facts in everything(made)] == [None] * 5 + [7]
+    assert made.facts_of(5)["source"] == "5.png" and list(quarantine(made)) == ["metadata.jsonl line 7"]
+
+
 def test_metadata_without_file_names_is_refused_in_words(tmp_path):
     source = folder(tmp_path / "in", numbered(5))
     (source / "metadata.csv").write_text("name,label\n0.png,a\n")

@@ -204,7 +204,7 @@ class _Work:
     def _facts(self, file: Found, piece: Piece) -> dict[str, Any]:
         folder, row = self.known[file.name]
         own = {k: v for k, v in piece.facts.items() if k not in ("source", "member")}
-        facts = {"source": _source(file, piece), **folder, **own, **row}
+        facts = {**folder, **own, **row, "source": _source(file, piece)}
         if "licence" in facts:  # one spelling inside
             facts["license"] = facts.pop("licence")
         if "label" in facts:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import stat
 import tarfile
@@ -251,8 +250,8 @@ def labels(names: list[str]) -> list[str | None]:
 
     >>> labels(["all/cats/a.png", "all/dogs/old/b.png", "all/c.png"])
     ['cats', 'dogs', None]
-    >>> labels(["train/cats/a.png", "test/cats/b.png"])
-    ['cats', 'cats']
+    >>> labels(["train/cats/a.png", "test/dogs/b.png"])
+    ['cats', 'dogs']
     """
     parts = [name.split("/")[:-1] for name in names]
     while parts and all(parts) and (len({p[0] for p in parts}) == 1 or {p[0].lower() for p in parts} <= SPLIT_FOLDERS):
@@ -284,8 +283,15 @@ def metadata(found: list[Found], refused: Refused) -> dict[str, dict[str, Any]]:
 
 
 def _is_value(value: Any) -> bool:
-    """Empty cells, and the NaN that JSON from Python may hold, are "not known"."""
-    return value not in (None, "", []) and not (isinstance(value, float) and not math.isfinite(value))
+    """Empty cells, NaN, infinity, and numbers too large to be squared are "not known"."""
+    if value in (None, "", []):
+        return False
+    try:
+        return abs(float(value)) < 1e30
+    except (TypeError, ValueError):
+        return True
+    except OverflowError:
+        return False
 
 
 def _table(file: Found, refused: Refused) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -321,6 +327,7 @@ def _jsonl(stream: IO[str], file: Found, refused: Refused) -> Iterator[tuple[int
             continue
         try:
             row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict) and "file_name" in row:

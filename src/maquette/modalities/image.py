@@ -364,6 +364,10 @@ def _crop(content: np.ndarray, target: Target, background: Background) -> np.nda
 def _pad(content: np.ndarray, target: Target, background: Background) -> np.ndarray:
     """The whole picture, centred, with a border that gives the proportions that are wanted."""
     height, width = content.shape[:2]
+    scale = min(target[0] / height, target[1] / width)
+    if scale < 1:  # shrunk first: the border of a long thin picture would fill the memory
+        content = _resize(content, (max(1, round(height * scale)), max(1, round(width * scale))), background)
+        return _padded(content, target, background)
     h = max(height, round(width * target[0] / target[1]))
     w = max(width, round(height * target[1] / target[0]))
     return _padded(content, (h, w), background)
