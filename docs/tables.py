@@ -1,0 +1,109 @@
+"""Put the measured figures of benchmarks/results/*.json, and the settings of models, into README.md and docs/*.md.
+
+    python docs/tables.py
+
+A page marks a place with `<!-- table NAME -->` and `<!-- end -->`; what stands between is replaced. Nothing here is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from maquette import catalog
+
+ROOT = Path(__file__).parent.parent
+PLACE = re.compile(r"(<!-- table (?P<name>[\w.:-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def result(name: str) -> dict[str, Any]:
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def markdown(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def source(name: str) -> str:
+    found = result(name)
+    return f"\n`{found['command']}`, seed {found['seed']}, {found['machine']['cpu']}, {found['machine']['cores']} cores, {found['date']}.\n"
+
+
+def images() -> str:
+    figures = result("images")["figures"]
+    rows = []
+    for name, row in figures["rows"].items():
+        ratio = figures["fd_ratio"].get(name, "")
+        rows.append(
+            [
+                name,
+                f"{row['fd']:.2f}",
+                ratio,
+                f"{row['coverage']:.2f}",
+                f"{row['precision']:.2f}",
+                f"{row['seconds']:.0f}",
+            ]
+        )
+    head = ["model", "Frechet distance", "share of fixed-sigma", "coverage", "precision", "CPU-seconds"]
+    return markdown(head, rows) + source("images")
+
+
+def flat(name: str) -> Callable[[], str]:
+    """Every figure of a file, one a row."""
+
+    def table() -> str:
+        return markdown(["figure", "value"], list(_rows(result(name)["figures"]))) + source(name)
+
+    return table
+
+
+def _rows(figures: dict[str, Any], prefix: str = ""):
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            yield from _rows(value, f"{prefix}{key}.")
+        else:
+            yield [f"{prefix}{key}", value]
+
+
+def settings(name: str) -> str:
+    wing = "models" if name in catalog.names("models") else "modalities"
+    rows = [
+        [f"`{r['name']}`", r["type"].replace("|", "or"), r["default"], r["description"]]
+        for r in catalog.table(catalog.find(wing, name))
+    ]
+    return markdown(["setting", "type", "default", "what it is"], rows)
+
+
+def content(name: str) -> str | None:
+    """None where the benchmark has not run."""
+    kind, _, what = name.partition(":")
+    if kind == "settings":
+        return settings(what)
+    if not result(kind):
+        return None
+    return images() if kind == "images" else flat(kind)()
+
+
+def fill(page: Path) -> bool:
+    """Fill the places of one page; True when something changed."""
+    text = page.read_text(encoding="utf-8")
+
+    def put(match: re.Match[str]) -> str:
+        made = content(match["name"])
+        return match[0] if made is None else f"{match[1]}{made}{match[4]}"
+
+    filled = PLACE.sub(put, text)
+    if filled != text:
+        page.write_text(filled, encoding="utf-8")
+    return filled != text
+
+
+if __name__ == "__main__":
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if page.is_file() and fill(page):
+            print(f"filled {page.relative_to(ROOT)}")
