@@ -23,10 +23,11 @@ SEED = 0
 DATA = Path(os.environ.get("MAQUETTE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 ONE = """
 import json, resource, sys, time
-from maquette.prepare import prepare
+from maquette.verbs.prepare import prepare
 start, cpu = time.perf_counter(), time.process_time()
 made = prepare(sys.argv[1], sys.argv[2])
-print(json.dumps({"pieces": len(made), "seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "cpu_with_imports": time.process_time(),
+print(json.dumps({"pieces": len(made),
+    "seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "cpu_with_imports": time.process_time(),
     "rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "duplicates": made.facts["duplicates"]}))
 """
 

@@ -39,6 +39,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(pictures: Path, tmp_path_factory: pytest.TempPathFactory):
-    from maquette.prepare import prepare
+    from maquette.verbs.prepare import prepare
 
     return prepare(pictures, tmp_path_factory.mktemp("corpora") / "shapes", settings={})

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from maquette.errors import MaquetteError, Unreadable
 from maquette.modalities.image import Image
-from maquette.prepare import prepare
+from maquette.verbs.prepare import prepare
 
 QUICK = settings(max_examples=25, deadline=10_000, derandomize=True, suppress_health_check=list(HealthCheck))
 FORMATS = ["png", "jpeg", "webp", "gif", "bmp", "tiff"]

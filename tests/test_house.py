@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "maquette"
 FLOORS = [  # a file imports from lower floors only; within nets/ and verbs/ files may know each other
     ["errors", "muon"],
     ["condition", "files", "finding"],
-    ["space", "neighbours", "duplicates"],
+    ["space", "neighbours", "duplicates", "sources"],
     ["catalog", "nets"],
     ["piece", "loop"],
     ["recipe"],

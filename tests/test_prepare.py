@@ -22,8 +22,8 @@ from data import data
 from maquette import duplicates, files
 from maquette.corpus import Corpus
 from maquette.errors import ContentError, SettingError, StorageError, UnknownName, UsageError
-from maquette.prepare import encode, prepare, report, split_groups
 from maquette.space import Space
+from maquette.verbs.prepare import encode, prepare, report, split_groups
 
 
 def picture(seed, side=16, channels=3):
@@ -427,7 +427,7 @@ def test_a_second_prepare_is_instant_and_the_fingerprint_follows_content_and_set
     source = folder(tmp_path / "in", numbered(6))
     first = prepare(source, tmp_path / "out")
     with monkeypatch.context() as patched:
-        patched.setattr("maquette.prepare._Work", None)  # nothing may be built
+        patched.setattr("maquette.verbs.prepare._Work", None)  # nothing may be built
         assert prepare(source, tmp_path / "out").fingerprint == first.fingerprint
     os.utime(source / "0.png", (1, 1))
     assert prepare(source, tmp_path / "out").fingerprint == first.fingerprint

@@ -38,7 +38,7 @@ class Trained:
 
 def prepare(source: str | Path, out: str | Path | None = None, *, modality: str = "auto", **settings: Any) -> Corpus:
     """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`)."""
-    from maquette.prepare import prepare as verb
+    from maquette.verbs.prepare import prepare as verb
 
     return verb(Path(source), Path(out) if out else None, modality=modality, settings=settings)
 

@@ -84,7 +84,7 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
     name = identity(codec_run)
     place = corpus.path.with_name(f"{corpus.path.name}.codes") / name
     if not (place / "corpus.json").is_file():
-        from maquette.prepare import encode
+        from maquette.verbs.prepare import encode
 
         codec = codec_run.load_model()
         if not isinstance(codec, Codec):
