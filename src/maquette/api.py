@@ -11,7 +11,9 @@ from maquette.corpus import Corpus
 from maquette.piece import Piece
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
+from maquette.verbs import audit as _audit
 from maquette.verbs import generate as _generate
+from maquette.verbs import prepare as _prepare
 from maquette.verbs import train as _train
 
 
@@ -38,9 +40,7 @@ class Trained:
 
 def prepare(source: str | Path, out: str | Path | None = None, *, modality: str = "auto", **settings: Any) -> Corpus:
     """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`)."""
-    from maquette.verbs.prepare import prepare as verb
-
-    return verb(Path(source), Path(out) if out else None, modality=modality, settings=settings)
+    return _prepare.prepare(Path(source), Path(out) if out else None, modality=modality, settings=settings)
 
 
 def train(
@@ -89,9 +89,7 @@ def audit(run: Trained | str | Path, corpus: Corpus | str | Path | None = None, 
     """The run against its corpus (found from the run when it still lies where it lay)."""
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) or corpus is None else Corpus.open(Path(corpus))
-    from maquette.verbs.audit import audit as verb
-
-    return verb(run.run, corpus, **options)
+    return _audit.audit(run.run, corpus, **options)
 
 
 def create(

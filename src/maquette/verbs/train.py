@@ -17,6 +17,7 @@ from maquette.recipe import Recipe, differences, settle
 from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec
 from maquette.verbs.drive import Budget, Interruption, Progress, drive, nothing, processes
+from maquette.verbs.prepare import encode
 
 DEFAULT_MINUTES = 10.0
 
@@ -84,8 +85,6 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
     name = identity(codec_run)
     place = corpus.path.with_name(f"{corpus.path.name}.codes") / name
     if not (place / "corpus.json").is_file():
-        from maquette.verbs.prepare import encode
-
         codec = codec_run.load_model()
         if not isinstance(codec, Codec):
             raise SettingError(f"{codec_run.recipe.model} is no codec; a pair begins with vae or vqvae")
