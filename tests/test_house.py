@@ -15,7 +15,7 @@ FLOORS = [  # a file imports from lower floors only; within nets/ and verbs/ fil
     ["condition", "files", "finding"],
     ["space", "neighbours", "duplicates", "sources"],
     ["catalog", "nets"],
-    ["piece", "loop"],
+    ["piece", "loop", "page"],
     ["recipe"],
     ["corpus", "run", "modalities", "models", "metrics"],
     ["features", "trackers"],
