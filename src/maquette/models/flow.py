@@ -36,10 +36,11 @@ class Flow(GenerativeModel):
         self,
         spec: DataSpec,
         *,
-        width: Annotated[int, Field(ge=8, description="channels of the first layer")] = 32,
+        width: Annotated[int, Field(ge=8, description="channels of the first layer")] = 64,
         blocks: Annotated[int, Field(ge=0, description="residual blocks at the coarsest grid")] = 1,
         dense: Annotated[int, Field(gt=0, description="features of the layer that sees the whole grid")] = 512,
         features: Annotated[int, Field(gt=0, description="width of time and condition")] = 128,
+        patch: Annotated[int, Field(gt=0, description="pixels along each axis that become channels, a power of 2")] = 4,
         foresee: Annotated[
             Literal["piece", "velocity"], Field(description="what the network gives; piece needs less of it")
         ] = "piece",
@@ -51,7 +52,7 @@ class Flow(GenerativeModel):
         spec.space.need("grid", model="flow")
         self.foresee, self.solver, self.steps, self.drop = foresee, solver, steps, drop
         channels, axes = spec.space.shape[0], spec.space.axes
-        self.body = UNet(channels, axes, width=width, blocks=blocks, dense=dense, features=features)
+        self.body = UNet(channels, axes, width=width, blocks=blocks, dense=dense, features=features, patch=patch)
         self.embed_condition = ConditionEmbedding(spec.condition, features)
         self.register_buffer("bounds", torch.tensor([-math.inf, math.inf]))
 

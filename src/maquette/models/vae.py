@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from math import prod
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from maquette.errors import UsageError
 from maquette.nets.condition import ConditionEmbedding, drop_condition
 from maquette.nets.conv import Decoder, Encoder, depth
+from maquette.nets.dense import FromVector, ToVector
 from maquette.nets.density import Mixture
 from maquette.space import (
     Batch,
@@ -35,10 +35,10 @@ CONTEXT = 64  # width of the condition's embedding
 
 class VAE(GenerativeModel):
     sizes = {
-        "tiny": {"width": 16, "latent_size": 8},
-        "small": {"width": 32},
-        "medium": {"width": 64, "latent_size": 32, "blocks": 2},
-        "large": {"width": 128, "latent_size": 64, "blocks": 3},
+        "tiny": {"width": 16, "dense": 128, "latent_size": 8},
+        "small": {},
+        "medium": {"width": 64, "dense": 1024, "latent_size": 32, "blocks": 2},
+        "large": {"width": 128, "dense": 2048, "latent_size": 64, "blocks": 3},
     }
     batch_size = 64
     as_codec = {"latent": "grid", "latent_size": 4}
@@ -49,8 +49,9 @@ class VAE(GenerativeModel):
         *,
         width: Annotated[int, Field(ge=4, description="channels of the first layer")] = 32,
         blocks: Annotated[int, Field(ge=0, description="residual blocks at the coarsest grid")] = 1,
+        dense: Annotated[int, Field(gt=0, description="features of the dense layers around a vector")] = 512,
         latent: Annotated[
-            Literal["vector", "grid"], Field(description="vector: best alone; grid: for a flow on the codes")
+            Literal["vector", "grid"], Field(description="vector: dense layers; grid: convolutions, from 64 pixels on")
         ] = "vector",
         latent_size: Annotated[int, Field(gt=0, description="numbers in the vector, or channels of the grid")] = 16,
         sigma: Annotated[
@@ -66,29 +67,23 @@ class VAE(GenerativeModel):
     ):
         super().__init__(spec)
         spec.space.need("grid", model="vae")
+        self.latent = latent
         self.sigma, self.beta, self.free_bits, self.drop, self.density = sigma, beta, free_bits, drop, density
         channels, axes = spec.space.shape[0], spec.space.axes
-        levels = depth(axes)
-        context = CONTEXT if spec.condition else 0
+        ones, context = (1,) * len(axes), CONTEXT if spec.condition else 0
+        body: dict[str, int] = {"width": width, "blocks": blocks, "context": context}
         self.embed_condition = ConditionEmbedding(spec.condition, CONTEXT)
-        inner = 2 * latent_size if latent == "grid" else width
-        self.encoder = Encoder(channels, axes, inner, width=width, levels=levels, blocks=blocks, context=context)
-        grid = self.encoder.grid
-        self.decoder = Decoder(
-            latent_size if latent == "grid" else width,
-            channels,
-            axes,
-            width=width,
-            levels=levels,
-            blocks=blocks,
-            context=context,
-        )
-        ones = (1,) * len(axes)
-        self.code_space = Space("grid", (latent_size, *(grid if latent == "grid" else ones)))
-        self.code_axes = self.code_space.axes
-        coarse = width * prod(grid)
-        self.to_latent = nn.Linear(coarse + context, 2 * latent_size) if latent == "vector" else None
-        self.from_latent = nn.Linear(latent_size + context, coarse) if latent == "vector" else None
+        if latent == "vector":
+            self.encoder = ToVector(channels, axes, 2 * latent_size, dense=dense, **body)
+            self.decoder = FromVector(latent_size, channels, axes, dense=dense, **body)
+            grid = ones
+        else:
+            body["levels"] = depth(axes)
+            self.encoder = Encoder(channels, axes, 2 * latent_size, **body)
+            self.decoder = Decoder(latent_size, channels, axes, **body)
+            grid = self.encoder.grid
+        self.code_space = Space("grid", (latent_size, *grid))
+        self.code_axes = grid
         self.label = _first_label(spec)
         groups = 2 + len(self.label[1].values) if self.label else 1 + bool(spec.condition)
         self.mixture = Mixture(self.code_space.elements, groups, components if density == "mixture" else 1)
@@ -98,19 +93,14 @@ class VAE(GenerativeModel):
 
     def posterior(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (B, *space.shape), condition (B, width) or None -> mean and log variance, both (B, *code_space.shape)"""
-        context = self._context(condition, len(x))
-        h = self.encoder(x, context)
-        if self.to_latent is not None:
-            h = self.to_latent(_beside(h.flatten(1), context)).unflatten(1, (-1,) + (1,) * len(self.spec.space.axes))
-        mean, logvar = h.chunk(2, 1)
+        h = self.encoder(x, self._context(condition, len(x)))
+        mean, logvar = h.view(len(x), -1, *self.code_space.axes).chunk(2, 1)
         return mean, logvar.clamp(-20, 10)
 
     def picture(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """z (B, *code_space.shape) -> the mean of p(x | z, condition), (B, *space.shape), without a bound"""
-        context = self._context(condition, len(z))
-        if self.from_latent is not None:
-            z = self.from_latent(_beside(z.flatten(1), context)).unflatten(1, (-1, *self.encoder.grid))
-        return self.decoder(z, context)
+        """z (B, *code_space.shape) -> the mean of p(x | z, condition), (B, *space.shape) in [-1, 1]"""
+        z = z.flatten(1) if self.latent == "vector" else z
+        return self.decoder(z, self._context(condition, len(z))).tanh()
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         """The negative evidence lower bound in nats a piece, and its two parts."""
@@ -149,7 +139,7 @@ class VAE(GenerativeModel):
     def sample(self, request: SampleRequest) -> Tensor:
         """New pieces; with `source` its variations, at temperature 0 its reconstruction."""
         _refuse_keep(request)
-        return self.picture(self._latents(request), request.condition).clamp(-1, 1)
+        return self.picture(self._latents(request), request.condition)
 
     @torch.no_grad()
     def interpolate(self, request: SampleRequest, positions: Sequence[float]) -> Tensor:
@@ -159,7 +149,7 @@ class VAE(GenerativeModel):
         condition = request.condition
         if condition is not None:
             condition = condition[[round(min(max(t, 0), 1)) for t in positions]]
-        return self.picture(z, condition).clamp(-1, 1)
+        return self.picture(z, condition)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -169,7 +159,7 @@ class VAE(GenerativeModel):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes (B, *code_space.shape) -> x (B, *space.shape) in [-1, 1]"""
-        return self.picture(codes * self.code_std + self.code_mean).clamp(-1, 1)
+        return self.picture(codes * self.code_std + self.code_mean)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, *space.shape) -> means of the posterior, flat (B, D)"""
@@ -204,10 +194,6 @@ def _first_label(spec: DataSpec):
     """(column, field) of the first label of the condition; None where it has none."""
     slices = spec.condition.slices() if spec.condition else []
     return next(((columns.start, f) for f, columns in slices if f.kind == "label"), None)
-
-
-def _beside(h: Tensor, context: Tensor | None) -> Tensor:
-    return h if context is None else torch.cat([h, context], 1)
 
 
 def _refuse_keep(request: SampleRequest) -> None:

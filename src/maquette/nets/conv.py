@@ -73,37 +73,46 @@ def halve(axes: Sequence[int], channels: int, out: int) -> nn.Module:
 
 
 class Patches(nn.Module):
-    """x (B, C, *axes) -> (B, out, *halved): each patch of 2 along every axis becomes channels of one 3-wide convolution.
+    """x (B, C, *axes) -> (B, out, *axes / patch, rounded up): each patch becomes channels of one 3-wide convolution.
 
-    Twice as fast on a CPU as a strided convolution of 4 on one channel.
+    Twice as fast on a CPU as a strided convolution on one channel.
     """
 
-    def __init__(self, axes: Sequence[int], channels: int, out: int):
+    def __init__(self, axes: Sequence[int], channels: int, out: int, patch: int = 2):
         super().__init__()
-        halved = tuple(-(-n // 2) for n in axes)
-        self.patch = dict(zip("pqr", (1 + (n > 1) for n in axes), strict=False))
-        self.pad = [p for n in reversed(axes) for p in (0, n % 2 if n > 1 else 0)]
-        self.conv = same(halved, channels * prod(self.patch.values()), out)
+        self.sides = _sides(axes, patch)
+        self.pad = [p for n, side in zip(reversed(axes), reversed(self.sides), strict=True) for p in (0, -n % side)]
+        coarse = tuple(-(-n // side) for n, side in zip(axes, self.sides, strict=True))
+        self.conv = same(coarse, channels * prod(self.sides), out)
 
     def forward(self, x: Tensor) -> Tensor:
         if any(self.pad):
             x = nn.functional.pad(x, self.pad)
-        return self.conv(rearrange(x, PATCH[x.ndim], **self.patch))
+        return self.conv(rearrange(x, PATCH[x.ndim], **dict(zip("pqr", self.sides, strict=False))))
 
 
 class Unpatch(nn.Module):
-    """h (B, C, *halved) -> (B, out, *axes): the mirror of Patches."""
+    """h (B, C, *axes / patch) -> (B, out, *axes): the mirror of Patches."""
 
-    def __init__(self, axes: Sequence[int], channels: int, out: int):
+    def __init__(self, axes: Sequence[int], channels: int, out: int, patch: int = 2):
         super().__init__()
-        self.axes = tuple(axes)
-        halved = tuple(-(-n // 2) for n in axes)
-        self.patch = dict(zip("pqr", (1 + (n > 1) for n in axes), strict=False))
-        self.conv = same(halved, channels, out * prod(self.patch.values()))
+        self.axes, self.sides = tuple(axes), _sides(axes, patch)
+        coarse = tuple(-(-n // side) for n, side in zip(axes, self.sides, strict=True))
+        self.conv = same(coarse, channels, out * prod(self.sides))
 
     def forward(self, h: Tensor) -> Tensor:
         inside, outside = PATCH[h.ndim].split(" -> ")
-        return crop(rearrange(self.conv(h), f"{outside} -> {inside}", **self.patch), self.axes)
+        sides = dict(zip("pqr", self.sides, strict=False))
+        return crop(rearrange(self.conv(h), f"{outside} -> {inside}", **sides), self.axes)
+
+
+def _sides(axes: Sequence[int], patch: int) -> tuple[int, ...]:
+    """The patch along each axis: an axis is never cut below one place (of 3: a patch of 4, of 1: of 1).
+
+    >>> _sides((28, 3, 1), 4)
+    (4, 4, 1)
+    """
+    return tuple(min(patch, 2 ** (n - 1).bit_length()) for n in axes)
 
 
 class Double(nn.Module):

@@ -1,4 +1,4 @@
-"""A lean U-Net (Ronneberger 2015, arXiv:1505.04597) for velocities on grids of 1, 2 or 3 axes: a patch of 2 at the door, one
+"""A lean U-Net (Ronneberger 2015, arXiv:1505.04597) for velocities on grids of 1, 2 or 3 axes: patches at the door, one
 convolution a level, residual blocks and one dense layer over the whole grid at the coarsest."""
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from maquette.nets.conv import CONV, Double, FiLM, Patches, Residual, Unpatch, d
 class UNet(nn.Module):
     """x (B, C, *axes), t (B,) in [0, 1], context (B, F) or 0.0 -> (B, C, *axes); starts at zero."""
 
-    def __init__(self, channels: int, axes: Sequence[int], *, width: int, blocks: int, dense: int, features: int):
+    def __init__(
+        self, channels: int, axes: Sequence[int], *, width: int, blocks: int, dense: int, features: int, patch: int
+    ):
         super().__init__()
-        levels = depth(axes)
-        extents, wide = pyramid(axes, levels), widths(width, levels)
-        steps = [*zip(extents[1:], pairwise(wide), strict=False)]
+        patch = min(patch, 2 ** depth(axes))
+        coarse = -(-max(axes) // patch)
+        extents = pyramid([-(-n // patch) for n in axes], depth([coarse]))
+        wide = widths(width, len(extents))
+        steps = [*zip(extents, pairwise(wide), strict=False)]
         self.time = nn.Sequential(Waves(64), nn.Linear(64, features), nn.GELU(), nn.Linear(features, features))
-        self.stem = Patches(axes, channels, width) if levels else same(axes, channels, width)
+        self.stem = Patches(axes, channels, width, patch)
         self.before = nn.ModuleList([Layer(e, a, features) for e, (a, _) in steps])
         self.down = nn.ModuleList([halve(e, a, b) for e, (a, b) in steps])
         self.blocks = nn.ModuleList([Residual(extents[-1], wide[-1], features) for _ in range(blocks)])
@@ -31,7 +35,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList([Double(e, b, a) for e, (a, b) in reversed(steps)])
         self.after = nn.ModuleList([Layer(e, a, features) for e, (a, _) in reversed(steps)])
         self.norm = nn.Sequential(norm(width), nn.GELU())
-        self.head = Unpatch(axes, width, channels) if levels else Last(axes, width, channels)
+        self.head = Unpatch(axes, width, channels, patch)
         nn.init.zeros_(self.head.conv.weight)
         nn.init.zeros_(self.head.conv.bias)
 
@@ -92,14 +96,3 @@ class Whole(nn.Module):
         seen = self.mix(self.inwards(self.norm(h)).flatten(1))
         told = self.back(nn.functional.gelu(self.film(seen, context)))
         return h + self.outwards(told.unflatten(1, self.axes))
-
-
-class Last(nn.Module):
-    """The head of a grid too small for patches."""
-
-    def __init__(self, axes: Sequence[int], channels: int, out: int):
-        super().__init__()
-        self.conv = same(axes, channels, out)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return self.conv(h)
