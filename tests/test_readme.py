@@ -52,4 +52,5 @@ def test_the_lines_of_the_road_work_as_they_stand(folder: Path, monkeypatch: pyt
 def test_the_python_example_works_as_it_stands(folder: Path) -> None:
     (example,) = blocks("python")
     exec(hurry(example), {})
-    assert PIL.Image.open(folder / "a.png").size == (16, 16)
+    with PIL.Image.open(folder / "a.png") as picture:
+        assert picture.size == (16, 16)

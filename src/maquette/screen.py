@@ -52,7 +52,7 @@ def _plain(events: Iterator[Any], console: Console) -> bool:
             console.print(event.news)
             finished = finished and "stopped" not in event.news
         ends = event.steps is not None and event.step >= event.steps
-        if ends or time.monotonic() - last > PLAIN_EVERY:
+        if ends or (event.step and time.monotonic() - last > PLAIN_EVERY):
             last = time.monotonic()
             print(f"{event.stage} {event.step}/{event.steps or '?'}  {_line(event)}", file=sys.stdout, flush=True)
     return finished

@@ -105,9 +105,11 @@ class Budget:
             return
         spent = t - self.start
         measured = now.step - self._marks[0][0]
-        if spent >= self.seconds or (measured >= 8 and spent > 0.02 * self.seconds):
-            reserve = 0.96  # checkpoints and sheets take their share
-            now.steps = agreed(max(now.step, now.step + int((self.seconds * reserve - spent) / self.seconds_per_step)))
+        if spent >= self.seconds:
+            now.steps = agreed(now.step)
+        elif measured >= 8 and spent > 0.02 * self.seconds:
+            left = 0.96 * self.seconds - spent  # checkpoints and sheets take their share
+            now.steps = agreed(now.step + max(0, int(left / self.seconds_per_step)))
 
 
 def agreed(number: int) -> int:
