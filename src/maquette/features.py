@@ -8,8 +8,9 @@ are not square along which axes it was mirrored. It shares no weights with any g
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -19,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -118,14 +119,24 @@ class Judge(Model):
 def train_judge(corpus: Source, *, seed: int = 0, work: int = WORK) -> Judge:
     """A judge for a corpus; the same seed gives the same judge. work: elements it looks at, which bounds the time."""
     judge_task = task(corpus)
-    plan = {"steps": steps(corpus, work), "batch_size": _batch(corpus), "seed": seed, "device": "cpu"}
-    with torch.random.fork_rng(devices=[]):
+    plan = {"steps": steps(corpus, work), "batch_size": _batch(corpus), "seed": seed, "device": "cpu", "threads": 1}
+    with torch.random.fork_rng(devices=[]), _threads_kept():
         torch.manual_seed(seed)
         model = Judge(corpus.spec, judge_task)
         batches = partial(corpus.batches, plan["batch_size"], seed)
         for now in loop(model, batches, make_plan(model, plan)):
             last = now
         return standardise(last.averaged, corpus, seed)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """The loop sets the number of threads, one here so that every machine sums in the same order; give it back afterwards."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()
@@ -270,13 +281,10 @@ def _kept(file: Path, settings: Mapping[str, Any], spec: DataSpec) -> Known | No
 
 
 def _keep(judge: Judge, file: Path, settings: Mapping[str, Any]) -> Known:
-    tensors = {k: v.contiguous() for k, v in judge.state_dict().items()}
-    try:
-        files.write_with(file, lambda p: save_file(tensors, p))
-        known = Known(judge, files.checksum(file))
-        facts = {"settings": dict(settings), "hash": known.hash, "task": asdict(judge.task)}
-        files.write_text(file.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
-        return known
-    except (StorageError, SafetensorError):
-        state = {k: v.tolist() for k, v in tensors.items()}
-        return Known(judge, files.fingerprint(state))
+    content = save({k: v.contiguous() for k, v in judge.state_dict().items()})
+    known = Known(judge, hashlib.blake2b(content, digest_size=16).hexdigest())  # as files.checksum
+    facts = {"settings": dict(settings), "hash": known.hash, "task": asdict(judge.task)}
+    with suppress(StorageError, OSError):
+        files.write_bytes(file, content)
+        files.write_json(file.with_suffix(".json"), facts)
+    return known
