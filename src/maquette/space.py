@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from math import prod
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -23,16 +23,19 @@ class Space:
     """What a piece looks like to a model.
 
     grid    shape (C, *axes) with 1, 2 or 3 axes; float in [-1, 1]
-    tokens  shape (L,); int64 in [0, vocabulary)
+    tokens  shape (L,); int64 in [0, vocabulary); where a token is a number written in digits, `digits` holds the base
+            of each, the lowest first, and the vocabulary is their product: codes that share a digit are akin
     vector  shape (D,); float
     """
 
     kind: Literal["grid", "tokens", "vector"]
     shape: tuple[int, ...]
     vocabulary: int = 0
+    digits: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "digits", tuple(int(n) for n in self.digits))
         ranks = {"grid": (2, 3, 4), "tokens": (1,), "vector": (1,)}
         if self.kind not in ranks or len(self.shape) not in ranks[self.kind] or min(self.shape) < 1:
             raise SpaceError(
@@ -42,6 +45,8 @@ class Space:
             raise SpaceError(
                 f"a vocabulary belongs to tokens and to nothing else; {self.kind} came with {self.vocabulary}"
             )
+        if self.digits and prod(self.digits) != self.vocabulary:
+            raise SpaceError(f"digits of bases {self.digits} make {prod(self.digits)} tokens, not {self.vocabulary}")
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -70,17 +75,17 @@ class DataSpec:
     likelihood: Likelihood = "gaussian"
 
     def to_json(self) -> dict[str, Any]:
+        space = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.space).items()}
         return {
-            "space": {"kind": self.space.kind, "shape": list(self.space.shape), "vocabulary": self.space.vocabulary},
+            "space": space,
             "condition": self.condition.to_json() if self.condition else None,
             "likelihood": self.likelihood,
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> DataSpec:
-        space = data["space"]
         condition = Condition.from_json(data["condition"]) if data["condition"] else None
-        return DataSpec(Space(space["kind"], tuple(space["shape"]), space["vocabulary"]), condition, data["likelihood"])
+        return DataSpec(Space(**data["space"]), condition, data["likelihood"])
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from maquette.errors import SettingError
 from maquette.nets.attention import Cache
 from maquette.nets.condition import ConditionEmbedding, drop_condition
-from maquette.nets.transformer import Decoder
+from maquette.nets.transformer import Decoder, Table
 from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, generator
 
 
@@ -61,12 +61,10 @@ class Transformer(GenerativeModel):
             dropout=dropout,
             features=features,
             absolute=absolute,
+            digits=spec.space.digits,
+            scale=0.02 if tied else 0.5,
         )
-        self.lm_head = None if tied else nn.Linear(width, self.vocabulary, bias=False)
-        if self.lm_head is None:
-            nn.init.normal_(self.model.embed_tokens.weight, std=0.02)
-        else:
-            nn.init.zeros_(self.lm_head.weight)
+        self.lm_head = None if tied else Table(self.vocabulary, width, spec.space.digits)
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         known = drop_condition(batch.condition, self.condition_dropout)
@@ -79,7 +77,7 @@ class Transformer(GenerativeModel):
 
     def head(self, h: Tensor) -> Tensor:
         """h (..., width) -> logits (..., V)"""
-        return F.linear(h, self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
+        return F.linear(h, (self.lm_head or self.model.embed_tokens).rows)
 
     def log_likelihood(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, L) -> nats (B,), exact: the sum over the tokens of a piece."""

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maquette.nets.attention import Attention, Cache, RMSNorm, rotations
+
+
+class Table(nn.Module):
+    """One row of `weight` a token, (V, width), read as an embedding or as a head.
+
+    With digits (see Space) a row is the sum of a row of its own and one for each digit: what is learnt of one code serves
+    all that share a digit with it, which a short training on few pieces gains most of.
+    """
+
+    def __init__(self, vocabulary: int, width: int, digits: Sequence[int] = (), scale: float = 0.0):
+        super().__init__()
+        own = 0.1 * scale if digits else scale
+        self.weight = nn.Parameter(own * torch.randn(vocabulary, width))
+        self.digits = nn.Parameter(scale / math.sqrt(len(digits)) * torch.randn(sum(digits), width)) if digits else None
+        places = [prod(digits[:i]) for i in range(len(digits))]
+        offsets = [sum(digits[:i]) for i in range(len(digits))]
+        parts = [torch.arange(vocabulary) // p % n + o for p, n, o in zip(places, digits, offsets, strict=True)]
+        self.register_buffer("parts", torch.stack(parts) if parts else None, persistent=False)
+
+    @property
+    def rows(self) -> Tensor:
+        """(V, width)"""
+        return self.weight if self.digits is None else self.weight + self.digits[self.parts].sum(0)
 
 
 class MLP(nn.Module):
@@ -71,10 +96,12 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
         features: int = 0,
         absolute: bool = True,
+        digits: Sequence[int] = (),
+        scale: float = 0.5,
     ):
         super().__init__()
         self.width, self.heads, self.length = width, heads, length
-        self.embed_tokens = nn.Embedding(vocabulary, width)
+        self.embed_tokens = Table(vocabulary, width, digits, scale)
         self.start = nn.Parameter(torch.zeros(width))
         self.position = nn.Parameter(torch.zeros(length, width)) if absolute else None
         inner = 32 * math.ceil(width * 8 / 3 / 32)
@@ -84,9 +111,7 @@ class Decoder(nn.Module):
         self.apply(self._initial)
 
     def _initial(self, module: nn.Module) -> None:
-        """Matrices of unit gain; what returns into the residual stream starts smaller with depth (GPT-2)."""
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.5)
+        """What returns into the residual stream starts smaller with depth (GPT-2)."""
         if isinstance(module, Block):
             for last in (module.self_attn.o_proj, module.mlp.down_proj):
                 nn.init.normal_(last.weight, std=(2 * len(self.layers) * last.in_features) ** -0.5)
@@ -99,7 +124,7 @@ class Decoder(nn.Module):
         start: int = 0,
     ) -> Tensor:
         """tokens (B, n) -> (B, n + 1, width), the start included; going on from `start` > 0 with caches, (B, n, width)."""
-        h = self.embed_tokens(tokens)
+        h = F.embedding(tokens, self.embed_tokens.rows)
         if start == 0:
             first = self.start.expand(len(tokens), 1, -1)
             h = torch.cat([first if context is None else first + context.unsqueeze(1), h], 1)
