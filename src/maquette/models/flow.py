@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -54,30 +53,26 @@ class Flow(GenerativeModel):
         channels, axes = spec.space.shape[0], spec.space.axes
         self.body = UNet(channels, axes, width=width, blocks=blocks, dense=dense, features=features, patch=patch)
         self.embed_condition = ConditionEmbedding(spec.condition, features)
-        self.register_buffer("bounds", torch.tensor([-math.inf, math.inf]))
+        self.register_buffer("reach", torch.ones(()))  # largest value seen: 1 of pictures, more of codes
 
     def velocity(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, *shape) at times t (B,) -> dx/dt (B, *shape)"""
         out = self.body(x, t, self.embed_condition(condition, len(x)))
         if self.foresee == "velocity":
             return out
-        return (out - x) / (1 - t).clamp_min(NEAR).view(-1, *(1,) * (x.ndim - 1))
+        piece = self.reach * torch.tanh(out / self.reach)
+        return (piece - x) / (1 - t).clamp_min(NEAR).view(-1, *(1,) * (x.ndim - 1))
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         """The mean squared error of the velocity at times t = sigmoid(N(0, 1)) (Esser 2024, arXiv:2403.03206)."""
         x, z = batch.x, torch.randn_like(batch.x)
+        self.reach.copy_(torch.maximum(self.reach, x.detach().abs().max()))
         t = torch.randn(len(x), device=x.device).sigmoid()
         at = t.view(-1, *(1,) * (x.ndim - 1))
         x_t = torch.lerp(z, x, at)
         v = self.velocity(x_t, t, drop_condition(batch.condition, self.drop))
         aim = (x - z) if self.foresee == "velocity" else (x - x_t) / (1 - at).clamp_min(NEAR)
         return Losses({"velocity": (v - aim).float().square().mean()})
-
-    @torch.no_grad()
-    def conclude(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Remember the range of the pieces: [-1, 1] of pictures, wider for codes."""
-        ends = torch.stack([torch.stack(b.x.aminmax()) for b in batches()])
-        self.bounds.copy_(torch.stack([ends[:, 0].min(), ends[:, 1].max()]))
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
@@ -115,7 +110,7 @@ class Flow(GenerativeModel):
         velocity = self._guided(request.condition, request.guidance)
         for i, (t, after) in enumerate(pairwise(times), start=1):
             x = known((step if i < count else euler_step)(velocity, x, t, after), after)
-        return x.clamp(*self.bounds)
+        return x.clamp(-self.reach, self.reach)
 
     def _guided(self, condition: Tensor | None, guidance: float) -> Velocity:
         """The velocity under a condition, pushed away from that without (Ho & Salimans 2022, arXiv:2207.12598, eq. 6)."""

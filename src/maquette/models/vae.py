@@ -35,13 +35,16 @@ CONTEXT = 64  # width of the condition's embedding
 
 class VAE(GenerativeModel):
     sizes = {
-        "tiny": {"width": 16, "dense": 128, "latent_size": 8},
+        "tiny": {"width": 16, "dense": 128},
         "small": {},
-        "medium": {"width": 64, "dense": 1024, "latent_size": 32, "blocks": 2},
-        "large": {"width": 128, "dense": 2048, "latent_size": 64, "blocks": 3},
+        "medium": {"width": 64, "dense": 1024, "blocks": 2},
+        "large": {"width": 128, "dense": 2048, "blocks": 3},
     }
     batch_size = 64
-    as_codec = {"latent": "grid", "latent_size": 4}
+    as_codec = {"latent": "auto"}
+    codec_share = (
+        0.75  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
+    )
 
     def __init__(
         self,
@@ -51,9 +54,12 @@ class VAE(GenerativeModel):
         blocks: Annotated[int, Field(ge=0, description="residual blocks at the coarsest grid")] = 1,
         dense: Annotated[int, Field(gt=0, description="features of the dense layers around a vector")] = 512,
         latent: Annotated[
-            Literal["vector", "grid"], Field(description="vector: dense layers; grid: convolutions, from 64 pixels on")
+            Literal["vector", "grid", "auto"],
+            Field(description="vector: dense layers, best alone; grid: convolutions; auto: grid above 32 pixels"),
         ] = "vector",
-        latent_size: Annotated[int, Field(gt=0, description="numbers in the vector, or channels of the grid")] = 16,
+        latent_size: Annotated[
+            int | None, Field(gt=0, description="numbers in the vector or channels of the grid; none: 16 or 4")
+        ] = None,
         sigma: Annotated[
             float | None, Field(gt=0, description="standard deviation of the pixels in [-1, 1]; none: learnt")
         ] = None,
@@ -67,6 +73,9 @@ class VAE(GenerativeModel):
     ):
         super().__init__(spec)
         spec.space.need("grid", model="vae")
+        if latent == "auto":
+            latent = "grid" if max(spec.space.axes) > 32 else "vector"
+        latent_size = latent_size or {"vector": 16, "grid": 4}[latent]
         self.latent = latent
         self.sigma, self.beta, self.free_bits, self.drop, self.density = sigma, beta, free_bits, drop, density
         channels, axes = spec.space.shape[0], spec.space.axes
@@ -78,7 +87,7 @@ class VAE(GenerativeModel):
             self.decoder = FromVector(latent_size, channels, axes, dense=dense, **body)
             grid = ones
         else:
-            body["levels"] = depth(axes)
+            body["levels"] = min(3, depth(axes))
             self.encoder = Encoder(channels, axes, 2 * latent_size, **body)
             self.decoder = Decoder(latent_size, channels, axes, **body)
             grid = self.encoder.grid
