@@ -274,3 +274,11 @@ def test_a_pair_says_where_its_training_piece_came_from(toy: Corpus, judge, tmp_
 )
 def test_numbers_are_written_as_people_write_them(x: float, text: str) -> None:
     assert number(x) == text
+
+
+def test_what_either_space_sees_is_in_the_verdict(toy: Corpus, judge) -> None:
+    real = toy.tensor("validation").x
+    noisy = real + torch.randn(real.shape, generator=torch.Generator().manual_seed(0)) * 0.3
+    found = assess(noisy, toy, judge=judge)
+    worst = min((f for f in found.findings if f.name == "precision"), key=lambda f: f.value / f.reference)
+    assert "hard to tell" not in found.verdict[0] and f"{worst.value:.0%} look like" in found.verdict[0]

@@ -237,43 +237,54 @@ def verdict(found: Sequence[Finding], pairs: Sequence[Pair], noun: str, held: in
             f"How varied they are cannot be measured either; a corpus of {round(FEWEST / 0.15)} or more holds enough out.",
             "What can be seen is how near each lies to its nearest training one: look at the closest pairs.",
         )
-    by = {(f.name, f.space): f for f in found}
-    space = "judge" if ("KID", "judge") in by else "pixels"
-    return _good(by, space, noun), _varied(by, space, noun), _new(found, noun)
+    return _good(found, noun), _varied(found, noun), _new(found, noun)
 
 
-def _good(by: dict[tuple[str, str], Finding], space: str, noun: str) -> str:
-    """By precision; where KID finds a difference they are at best mostly like real ones."""
-    precision, distance, kid = (by[name, space] for name in ("precision", "Frechet distance", "KID"))
+def _worst(found: Sequence[Finding], name: str) -> Finding:
+    """The finding of this name in the space where it falls furthest below its floor: a judge of labels is deaf to noise, pixels to
+    little else, so neither alone may acquit."""
+    return min((f for f in found if f.name == name), key=_beside_floor)
+
+
+def _beside_floor(f: Finding) -> float:
+    return f.value / max(f.reference or 0.0, 1e-9)
+
+
+def _good(found: Sequence[Finding], noun: str) -> str:
+    """By precision; where KID finds a difference in any space they are at best mostly like real ones."""
+    precision = _worst(found, "precision")
+    distance = next(f for f in found if (f.name, f.space) == ("Frechet distance", precision.space))
     words = ("hard to tell from real ones", "mostly like real ones", "only partly like real ones", "unlike real ones")
-    differ = kid.low > max(kid.reference or 0.0, 0.0)
+    if any(f.low > max(f.reference or 0.0, 0.0) for f in found if f.name == "KID"):
+        words = (words[1], *words[1:])
     return (
-        f"The {precision.n:,} {noun} are {_grade(precision, (words[1] if differ else words[0], *words[1:]))}: {precision.value:.0%} "
-        f"look like some held-out one (real ones {precision.reference:.0%}), at a Frechet distance of {distance.value:.3g} where "
-        f"real ones score {distance.reference:.3g}."
+        f"The {precision.n:,} {noun} are {_grade(precision, words)}: {precision.value:.0%} look like some held-out one (real ones "
+        f"{precision.reference:.0%}), at a Frechet distance of {distance.value:.3g} where real ones score {distance.reference:.3g} "
+        f"({_seen(precision)})."
     )
 
 
-def _varied(by: dict[tuple[str, str], Finding], space: str, noun: str) -> str:
-    coverage = by["coverage", space]
-    word = _grade(
-        coverage,
-        (
-            "as varied as real ones",
-            "a little less varied than real ones",
-            "clearly less varied than real ones",
-            "of few kinds only",
-        ),
+def _varied(found: Sequence[Finding], noun: str) -> str:
+    coverage = _worst(found, "coverage")
+    words = (
+        "as varied as real ones",
+        "a little less varied than real ones",
+        "clearly less varied than real ones",
+        "of few kinds only",
     )
     return (
-        f"They are {word}: {coverage.value:.0%} of the held-out {noun} have one of them in their neighbourhood "
-        f"(with real ones in their place {coverage.reference:.0%})."
+        f"They are {_grade(coverage, words)}: {coverage.value:.0%} of the held-out {noun} have one of them in their neighbourhood "
+        f"(with real ones in their place {coverage.reference:.0%}, {_seen(coverage)})."
     )
 
 
-def _grade(f: Finding, words: tuple[str, str, str, str]) -> str:
+def _seen(f: Finding) -> str:
+    return {"judge": "seen by the judge", "pixels": "seen in pixels"}[f.space]
+
+
+def _grade(f: Finding, words: Sequence[str]) -> str:
     """Four words for a share beside its floor: from 95%, 80% and 50% of the floor on, and below."""
-    ratio = f.value / max(f.reference or 0.0, 1e-9)
+    ratio = _beside_floor(f)
     return words[0 if ratio >= 0.95 else 1 if ratio >= 0.8 else 2 if ratio >= 0.5 else 3]
 
 
