@@ -68,7 +68,7 @@ class GAN(GenerativeModel):
         target: Annotated[
             float, Field(ge=0, le=1, description="overfitting at which augmentation sets in; 1: never")
         ] = 0.6,
-        lr: Annotated[float, Field(gt=0, description="learning rate of both players")] = 2e-3,
+        lr: Annotated[float, Field(gt=0, description="learning rate of both players")] = 3e-3,
         momentum: Annotated[float, Field(ge=0, lt=1, description="first beta of Adam")] = 0.0,
         drop: Annotated[float, Field(ge=0, le=1, description="share of pieces whose condition is forgotten")] = 0.1,
     ) -> None:

@@ -47,22 +47,24 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(B, *shape) -> features (B, self.features); without a norm, for a gradient penalty looks at each piece alone."""
+    """(B, *shape) -> features (B, self.features); without a norm, for a gradient penalty looks at each piece alone.
+
+    A linear layer sees the whole coarsest grid: on a CPU cheaper than one more convolution, and a better judge.
+    """
 
     def __init__(self, shape: Sequence[int], width: int):
         super().__init__()
         channels, *axes = shape
         levels, widths = ladder(axes, width)
-        last = tuple(-(-n // 2) if n > 2 else n for n in levels[-1])
-        self.stem = ToPatches(channels, widths[min(1, len(widths) - 1)], levels[0], levels[min(1, len(levels) - 1)])
-        falls = [
-            Fall(*widths, *grids) for grids, widths in zip(pairwise(levels[1:]), pairwise(widths[1:]), strict=True)
-        ]
-        self.falls = nn.Sequential(*falls, Fall(widths[-1], 2 * widths[-1], levels[-1], last))
-        self.features = 2 * widths[-1] * prod(last)
+        first = min(1, len(levels) - 1)
+        self.stem = ToPatches(channels, widths[first], levels[0], levels[first])
+        falls = [Fall(*pair, *grids) for grids, pair in zip(pairwise(levels[1:]), pairwise(widths[1:]), strict=True)]
+        self.falls = nn.Sequential(*falls)
+        self.features = 8 * width
+        self.whole = scaled(nn.Linear(widths[-1] * prod(levels[-1]), self.features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.falls(self.stem(x)).flatten(1)
+        return F.leaky_relu(self.whole(self.falls(self.stem(x)).flatten(1)), 0.2)
 
 
 class ClassicGenerator(nn.Module):
@@ -201,11 +203,11 @@ def crop(h: Tensor, axes: Sequence[int]) -> Tensor:
     return h
 
 
-def scaled(conv: nn.Module) -> nn.Module:
+def scaled(layer: nn.Module) -> nn.Module:
     """He's weights (2015, arXiv:1502.01852): without a norm, torch's default lets the signal fade by a third each layer."""
-    nn.init.kaiming_normal_(conv.weight, 0.2)
-    nn.init.zeros_(conv.bias)
-    return conv
+    nn.init.kaiming_normal_(layer.weight, 0.2)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def channels_last(h: Tensor) -> Tensor:
