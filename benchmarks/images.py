@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -97,7 +96,7 @@ def sample_in_child(row: str, seed: int, folder: Path, corpus: Corpus, args: arg
 
 def child(row: str, seed: int, path: Path, seconds: float, count: int, out: Path) -> None:
     torch.set_num_threads(1)
-    corpus = Corpus.open(path)
+    corpus = Corpus.open(path).unconditioned()
     start = time.process_time()
     if row == "fixed-sigma":
         model: Model = fitted("vae", corpus, seed, seconds, BASELINE)
@@ -152,7 +151,7 @@ def fitted(name: str, corpus: Corpus | Codes, seed: int, seconds: float, setting
     """Train by our loop and defaults for some CPU seconds; the averaged model, concluded."""
     recipe = settle(make_recipe({"model": name, "seed": seed, "models": {name: settings or {}}}))
     seed_everything(seed, -1, 0)
-    model = find("models", name)(replace(corpus.spec, condition=None), **recipe.models[name])
+    model = find("models", name)(corpus.spec, **recipe.models[name])
     plan = make_plan(model, {**recipe.train, "seed": seed, "threads": 1, "device": "cpu"})
     budget = Budget(seconds / 60, clock=time.process_time)
     for now in loop(model, partial(corpus.batches, plan.batch_size, seed), plan):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -206,7 +207,8 @@ def _watch(corpus: Any, recipe: Recipe, out: Path, loggers: tuple[str, ...]) -> 
     from maquette.verbs.train import training
 
     finished = watch(training(corpus, recipe, out, loggers=loggers), corpus)
-    typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
     return finished
 
 

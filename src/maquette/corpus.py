@@ -9,9 +9,11 @@ train.npy, validation.npy, test.npy   the numbers of the pieces of each split, a
 
 from __future__ import annotations
 
+import copy
 import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,12 @@ class Corpus:
                 len(numbers) and not 0 <= numbers.min() <= numbers.max() < count
             ):
                 raise ValueError(f"split {name} does not fit")
+
+    def unconditioned(self) -> Corpus:
+        """The same pieces without what is known of them: for codecs, and to learn without labels."""
+        other = copy.copy(self)
+        other.spec, other._conditions = replace(self.spec, condition=None), None
+        return other
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

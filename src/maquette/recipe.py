@@ -120,14 +120,19 @@ def _home(key: str, recipe: Recipe, data: dict[str, Any]) -> tuple[dict[str, Any
     if key in scalars:
         return data, key
     kinds = {Path(name).stem: catalog.find("models", name) for name in recipe.stages if name != "auto"}
-    owners = [name for name, kind in kinds.items() if key in catalog.settings(kind).model_fields]
-    if len(owners) > 1:
-        raise UsageError(f"{key} is a setting of {' and '.join(owners)}; say {owners[0]}.{key} or {owners[1]}.{key}")
-    if owners:
-        return data["models"].setdefault(owners[0], {}), key
+    owners = {
+        name: data["models"].setdefault(name, {})
+        for name, kind in kinds.items()
+        if key in catalog.settings(kind).model_fields
+    }
     loop_settings = catalog.settings(plan).model_fields
-    if key in loop_settings:
-        return data["train"], key
+    owners |= {"train": data["train"]} if key in loop_settings else {}
+    if len(owners) > 1:
+        raise UsageError(
+            f"{key} is a setting of {' and of '.join(owners)}; say {' or '.join(f'{name}.{key}' for name in owners)}"
+        )
+    if owners:
+        return next(iter(owners.values())), key
     known = [*scalars, *loop_settings, *(n for kind in kinds.values() for n in catalog.settings(kind).model_fields)]
     raise UnknownName("setting", key, known)
 

@@ -90,9 +90,8 @@ class Run:
     def codec(self) -> Run | None:
         return Run.open(self.path / "codec") if self.facts.get("codec") else None
 
-    def note(self, **facts: Any) -> None:
-        """Add to run.json."""
-        self.facts |= facts
+    def note(self) -> None:
+        """Write `facts` to run.json."""
         write_json(self.path / "run.json", self.facts)
 
     def build(self) -> Model:

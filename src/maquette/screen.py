@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,17 @@ PLAIN_EVERY = 10.0  # seconds between lines when nobody looks at a terminal
 
 
 def watch(events: Iterator[Any], corpus: Any) -> bool:
-    """Show training (train.Progress events) until it ends or is stopped; True when it came to its end."""
+    """Show training (drive.Progress events) until it ends or is stopped; True when it came to its end."""
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return _finished(events)
     console = Console()
     console.print(_kept_in_mind(corpus))
     show = _live if console.is_terminal else _plain
     return show(events, console)
+
+
+def _finished(events: Iterator[Any]) -> bool:
+    return all("stopped" not in event.news for event in list(events))
 
 
 def _kept_in_mind(corpus: Any) -> str:

@@ -66,8 +66,8 @@ def drive(
                 yield _progress(run, now, budget, keeper, "stopped and saved; the same line goes on" if asked else "")
             if asked:
                 break
-    spent = run.facts.get("cpu_seconds", 0.0) + time.process_time() - started_cpu
-    only_here(lambda: run.note(cpu_seconds=round(spent, 2)))
+    run.facts["cpu_seconds"] = round(run.facts.get("cpu_seconds", 0.0) + time.process_time() - started_cpu, 2)
+    only_here(run.note)
 
 
 def _record(run: Run, now: TrainState, write: Callable[[int, dict[str, float]], None]) -> None:

@@ -16,7 +16,7 @@ from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everythin
 from maquette.recipe import Recipe, differences, settle
 from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec
-from maquette.verbs.drive import Budget, Interruption, Progress, drive, nothing, processes
+from maquette.verbs.drive import Budget, Interruption, Progress, agreed, drive, nothing, processes
 from maquette.verbs.prepare import encode
 
 DEFAULT_MINUTES = 10.0
@@ -54,8 +54,9 @@ def _stages(
         yield from _stage(run, corpus, recipe.minutes, interruption, loggers)
         return
     first, second = _halves(recipe)
-    codec_run = _open_or_create(out / "codec", first, corpus, replace(corpus.spec, condition=None))
-    yield from _stage(codec_run, corpus, first.minutes, interruption, loggers)
+    bare = corpus.unconditioned()
+    codec_run = _open_or_create(out / "codec", first, bare, bare.spec)
+    yield from _stage(codec_run, bare, first.minutes, interruption, loggers)
     if interruption.asked:
         return
     codes = _codes(corpus, codec_run)
@@ -84,7 +85,7 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
     """The corpus in codes, beside the corpus; made once for each codec."""
     name = identity(codec_run)
     place = corpus.path.with_name(f"{corpus.path.name}.codes") / name
-    if not (place / "corpus.json").is_file():
+    if not agreed(int((place / "corpus.json").is_file())):
         codec = codec_run.load_model()
         if not isinstance(codec, Codec):
             raise SettingError(f"{codec_run.recipe.model} is no codec; a pair begins with vae or vqvae")
@@ -122,7 +123,7 @@ def choose(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, str]:
 
 def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, spec: DataSpec, **facts: Any) -> Run:
     """The run at `path` if it is this recipe on this corpus, or a new one. Raises RunError saying what differs."""
-    if Run.exists(path):
+    if agreed(int(Run.exists(path))):
         run = Run.open(path)
         if changes := differences(run.recipe, recipe):
             raise RunError(
@@ -153,7 +154,8 @@ def _stage(
                     f"{error}, again after going back to half the rate; lower train.lr or raise train.clip"
                 ) from None
             reason = str(error)
-        only_here(lambda reason=reason: run.note(rolled_back=reason))
+        run.facts["rolled_back"] = reason
+        only_here(run.note)
         yield Progress(
             run.recipe.stages[-1],
             0,
