@@ -27,7 +27,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from maquette.verbs.prepare import prepare
 from results import update
 
 from maquette.catalog import find
@@ -40,6 +39,7 @@ from maquette.metrics.fidelity import frechet_distance, precision
 from maquette.recipe import make_recipe, settle
 from maquette.space import Batch, Codec, DataSpec, Model, SampleRequest
 from maquette.verbs.drive import Budget
+from maquette.verbs.prepare import prepare
 
 HERE = Path(__file__).parent
 BASELINE = {
