@@ -31,7 +31,7 @@ from results import update
 
 from maquette.catalog import find
 from maquette.corpus import Corpus
-from maquette.features import train_judge
+from maquette.features import Pixels, train_judge
 from maquette.files import write_with
 from maquette.loop import loop, make_plan, seed_everything
 from maquette.metrics.diversity import covered
@@ -78,7 +78,7 @@ def to_bytes(x: torch.Tensor) -> np.ndarray:
 
 
 def sample_in_child(row: str, seed: int, folder: Path, corpus: Corpus, args: argparse.Namespace) -> list[dict]:
-    out = folder / f"{row}-{seed}.npz"
+    out = folder / f"{row.replace('/', '-')}-{seed}.npz"
     if row.startswith("pythae "):
         words = [folder / "train.npy", row.split()[1], args.seconds, args.samples, seed, out]
         command = [pythae_python(), HERE / "peers" / "pythae_rows.py", *words]
@@ -98,13 +98,13 @@ def child(row: str, seed: int, path: Path, seconds: float, count: int, out: Path
     torch.set_num_threads(1)
     corpus = Corpus.open(path).unconditioned()
     start = time.process_time()
-    if row == "fixed-sigma":
-        model: Model = fitted("vae", corpus, seed, seconds, BASELINE)
-        codec = None
+    codec: Codec | None = None
+    if row in BASELINES:
+        model: Model = fitted("vae", corpus, seed, seconds, BASELINES[row])
     elif "+" in row:
         model, codec = pair(row, corpus, seed, seconds)
     else:
-        model, codec = fitted(row, corpus, seed, seconds), None
+        model = fitted(row, corpus, seed, seconds)
     spent = time.process_time() - start
     x = torch.cat([draw(model, codec, range(k, min(k + 250, count))) for k in range(0, count, 250)])
     write_with(out, lambda p: np.savez(p.open("wb"), x=to_bytes(x), seconds=np.array(spent)))
@@ -215,7 +215,8 @@ def report(judged: list[dict], args: argparse.Namespace) -> None:
     for name in dict.fromkeys(j["row"] for j in judged):
         mine = [j for j in judged if j["row"] == name]
         rows[name] = {
-            k: round(statistics.mean(j[k] for j in mine), 4) for k in ("fd", "coverage", "precision", "seconds")
+            k: round(statistics.mean(j[k] for j in mine), 4)
+            for k in ("fd", "fd_pixels", "coverage", "precision", "seconds")
         }
         rows[name]["fd_by_seed"] = [round(j["fd"], 3) for j in mine]
     base = {j["seed"]: j["fd"] for j in judged if j["row"] == "fixed-sigma x"}
