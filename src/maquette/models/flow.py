@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -41,14 +42,18 @@ class Flow(GenerativeModel):
         features: Annotated[int, Field(gt=0, description="width of time and condition")] = 128,
         patch: Annotated[int, Field(gt=0, description="pixels along each axis that become channels, a power of 2")] = 4,
         foresee: Annotated[
-            Literal["piece", "velocity"], Field(description="what the network gives; piece needs less of it")
-        ] = "piece",
+            Literal["piece", "velocity", "auto"],
+            Field(description="what the network gives; auto: velocity where pieces are one vector, else piece"),
+        ] = "auto",
         solver: Annotated[Literal["heun", "euler"], Field(description="of the way from noise to piece")] = "heun",
         steps: Annotated[int, Field(gt=0, description="of the solver; a request may ask for others")] = 20,
         drop: Annotated[float, Field(ge=0, le=1, description="share of pieces whose condition is forgotten")] = 0.15,
     ):
         super().__init__(spec)
         spec.space.need("grid", model="flow")
+        self.batch_size = 64 if spec.space.elements > 256 else 256  # few numbers a piece: a larger batch is almost free
+        if foresee == "auto":
+            foresee = "velocity" if math.prod(spec.space.axes) == 1 else "piece"
         self.foresee, self.solver, self.steps, self.drop = foresee, solver, steps, drop
         channels, axes = spec.space.shape[0], spec.space.axes
         self.body = UNet(channels, axes, width=width, blocks=blocks, dense=dense, features=features, patch=patch)

@@ -136,9 +136,10 @@ def crop(x: Tensor, axes: Sequence[int]) -> Tensor:
     return x
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of at least 8 channels a group (fewer only where there are fewer)."""
-    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0 and (channels // g >= 8 or g == 1)), channels)
+def norm(channels: int, axes: Sequence[int] = (0,)) -> nn.GroupNorm:
+    """GroupNorm of at least 8 channels a group; one group where there is one place, or the amplitude of everything would be lost."""
+    fits = (g for g in (8, 4, 2, 1) if channels % g == 0 and (channels // g >= 8 or g == 1))
+    return nn.GroupNorm(1 if prod(axes) == 1 else next(fits), channels)
 
 
 class FiLM(nn.Module):
@@ -161,8 +162,8 @@ class Residual(nn.Module):
     def __init__(self, axes: Sequence[int], channels: int, context: int = 0, out: int | None = None):
         super().__init__()
         out = out or channels
-        self.first = nn.Sequential(norm(channels), nn.GELU(), same(axes, channels, out))
-        self.norm = norm(out)
+        self.first = nn.Sequential(norm(channels, axes), nn.GELU(), same(axes, channels, out))
+        self.norm = norm(out, axes)
         self.film = FiLM(context, out) if context else None
         self.second = nn.Sequential(nn.GELU(), same(axes, out, out))
         self.skip = CONV[len(axes) - 1](channels, out, 1) if out != channels else nn.Identity()
@@ -198,7 +199,7 @@ class Encoder(nn.Module):
         down = [halve(extents, a, b) for extents, (a, b) in zip(finest[1:], pairwise(wide), strict=False)]
         self.down = nn.ModuleList([stem, *down])
         self.blocks = nn.ModuleList([Residual(finest[-1], wide[-1], context) for _ in range(blocks)])
-        self.head = nn.Sequential(norm(wide[-1]), nn.GELU(), CONV[len(axes) - 1](wide[-1], out, 1))
+        self.head = nn.Sequential(norm(wide[-1], self.grid), nn.GELU(), CONV[len(axes) - 1](wide[-1], out, 1))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.down[0](x)

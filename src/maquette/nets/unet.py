@@ -21,6 +21,7 @@ class UNet(nn.Module):
         self, channels: int, axes: Sequence[int], *, width: int, blocks: int, dense: int, features: int, patch: int
     ):
         super().__init__()
+        width = dense // 2 if prod(axes) == 1 else width  # dense layers alone: a vector of latents
         patch = min(patch, 2 ** depth(axes))
         coarse = -(-max(axes) // patch)
         extents = pyramid([-(-n // patch) for n in axes], depth([coarse]))
@@ -34,7 +35,7 @@ class UNet(nn.Module):
         self.whole = Whole(extents[-1], wide[-1], dense, features)
         self.up = nn.ModuleList([Double(e, b, a) for e, (a, b) in reversed(steps)])
         self.after = nn.ModuleList([Layer(e, a, features) for e, (a, _) in reversed(steps)])
-        self.norm = nn.Sequential(norm(width), nn.GELU())
+        self.norm = nn.Sequential(norm(width, axes), nn.GELU())
         self.head = Unpatch(axes, width, channels, patch)
         nn.init.zeros_(self.head.conv.weight)
         nn.init.zeros_(self.head.conv.bias)
@@ -71,7 +72,7 @@ class Layer(nn.Module):
 
     def __init__(self, axes: Sequence[int], channels: int, features: int):
         super().__init__()
-        self.norm, self.film = norm(channels), FiLM(features, channels)
+        self.norm, self.film = norm(channels, axes), FiLM(features, channels)
         self.conv = same(axes, channels, channels)
 
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class Whole(nn.Module):
         super().__init__()
         one, few = CONV[len(axes) - 1], max(1, channels // 4)
         self.axes = (few, *axes)
-        self.norm, self.film = norm(channels), FiLM(features, dense)
+        self.norm, self.film = norm(channels, axes), FiLM(features, dense)
         self.inwards, self.outwards = one(channels, few, 1), one(few, channels, 1)
         self.mix, self.back = nn.Linear(few * prod(axes), dense), nn.Linear(dense, few * prod(axes))
 
