@@ -22,7 +22,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from maquette.verbs.prepare import prepare
 from results import update
 
 from maquette.corpus import Corpus
@@ -30,6 +29,7 @@ from maquette.files import checksum
 from maquette.recipe import make_recipe
 from maquette.run import Run
 from maquette.verbs import drive
+from maquette.verbs.prepare import prepare
 from maquette.verbs.train import train
 
 STEPS, SEED = 30, 0

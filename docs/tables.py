@@ -38,18 +38,9 @@ def images() -> str:
     figures = result("images")["figures"]
     rows = []
     for name, row in figures["rows"].items():
-        ratio = figures["fd_ratio"].get(name, "")
-        rows.append(
-            [
-                name,
-                f"{row['fd']:.2f}",
-                ratio,
-                f"{row['coverage']:.2f}",
-                f"{row['precision']:.2f}",
-                f"{row['seconds']:.0f}",
-            ]
-        )
-    head = ["model", "Frechet distance", "share of fixed-sigma", "coverage", "precision", "CPU-seconds"]
+        cells = [f"{row[key]:.2f}" for key in ("fd", "fd_pixels", "coverage", "precision")]
+        rows.append([name, cells[0], figures["fd_ratio"].get(name, ""), *cells[1:], f"{row['seconds']:.0f}"])
+    head = ["model", "Frechet distance", "share of fixed-sigma", "in pixels", "coverage", "precision", "CPU-seconds"]
     return markdown(head, rows) + source("images")
 
 
