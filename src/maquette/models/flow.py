@@ -8,9 +8,11 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
+import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
+from maquette.loop import world
 from maquette.nets.condition import ConditionEmbedding, drop_condition
 from maquette.nets.unet import UNet
 from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, noise
@@ -46,7 +48,7 @@ class Flow(GenerativeModel):
             Field(description="what the network gives; auto: velocity where pieces are one vector, else piece"),
         ] = "auto",
         solver: Annotated[Literal["heun", "euler"], Field(description="of the way from noise to piece")] = "heun",
-        steps: Annotated[int, Field(gt=0, description="of the solver; a request may ask for others")] = 20,
+        solver_steps: Annotated[int, Field(gt=0, description="to the piece; a request may ask for others")] = 20,
         drop: Annotated[float, Field(ge=0, le=1, description="share of pieces whose condition is forgotten")] = 0.15,
     ):
         super().__init__(spec)
@@ -54,7 +56,7 @@ class Flow(GenerativeModel):
         self.batch_size = 64 if spec.space.elements > 256 else 256  # few numbers a piece: a larger batch is almost free
         if foresee == "auto":
             foresee = "velocity" if math.prod(spec.space.axes) == 1 else "piece"
-        self.foresee, self.solver, self.steps, self.drop = foresee, solver, steps, drop
+        self.foresee, self.solver, self.solver_steps, self.drop = foresee, solver, solver_steps, drop
         channels, axes = spec.space.shape[0], spec.space.axes
         self.body = UNet(channels, axes, width=width, blocks=blocks, dense=dense, features=features, patch=patch)
         self.embed_condition = ConditionEmbedding(spec.condition, features)
@@ -78,6 +80,12 @@ class Flow(GenerativeModel):
         v = self.velocity(x_t, t, drop_condition(batch.condition, self.drop))
         aim = (x - z) if self.foresee == "velocity" else (x - x_t) / (1 - at).clamp_min(NEAR)
         return Losses({"velocity": (v - aim).float().square().mean()})
+
+    @torch.no_grad()
+    def after_step(self, phase: str) -> None:
+        """The reach is the same in every process."""
+        if world() > 1:
+            dist.all_reduce(self.reach, dist.ReduceOp.MAX)
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
@@ -110,7 +118,7 @@ class Flow(GenerativeModel):
         if start >= 1:
             return x
         step = {"heun": heun_step, "euler": euler_step}[self.solver]
-        count = request.steps or self.steps
+        count = request.steps or self.solver_steps
         times = torch.linspace(start, 1.0, count + 1).tolist()
         velocity = self._guided(request.condition, request.guidance)
         for i, (t, after) in enumerate(pairwise(times), start=1):

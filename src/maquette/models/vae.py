@@ -29,7 +29,7 @@ from maquette.space import (
     noise,
 )
 
-FITTED = 20_000  # latents the density is fitted to: more did not lower the Frechet distance
+FITTED = 20_000  # latents the density is fitted to: what a few seconds allow
 CONTEXT = 64  # width of the condition's embedding
 
 

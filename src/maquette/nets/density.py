@@ -22,9 +22,11 @@ def log_density(g: Gaussians, z: Tensor) -> Tensor:
     count, features = g.means.shape
     eye = torch.eye(features, dtype=z.dtype, device=z.device)
     whiten = torch.linalg.solve_triangular(g.factors, eye.expand(count, -1, -1), upper=False)
-    scaled = torch.einsum("nd,ked->nke", z, whiten) - torch.einsum("kd,ked->ke", g.means, whiten)
+    centre = torch.einsum("kd,ked->ke", g.means, whiten).flatten()
+    scaled = torch.addmm(-centre, z, whiten.flatten(0, 1).T).unflatten(1, (count, features))
     volume = g.factors.diagonal(dim1=1, dim2=2).log().sum(1)
-    return -0.5 * (scaled.square().sum(2) + features * math.log(2 * math.pi)) - volume
+    distance = torch.linalg.vector_norm(scaled, dim=2).square()
+    return -0.5 * (distance + features * math.log(2 * math.pi)) - volume
 
 
 def posterior(g: Gaussians, z: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
