@@ -19,22 +19,23 @@ from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, 
 class Transformer(GenerativeModel):
     """Each token from those before it and the condition; the loss is nats per token."""
 
-    phases = (Phase("model", optimiser=Optimiser("muon", lr=3e-3, muon_lr=1e-2, warmup=0.02, clip=1.0)),)
+    phases = (Phase("model", optimiser=Optimiser("muon", lr=6e-3, muon_lr=2e-2, warmup=0.02, clip=1.0)),)
     sizes = {
-        "tiny": {"width": 64, "layers": 2},
-        "small": {"width": 128, "layers": 4},
-        "medium": {"width": 256, "layers": 6},
-        "large": {"width": 512, "layers": 12},
+        "tiny": {"width": 48, "layers": 2},
+        "small": {"width": 96, "layers": 3},
+        "medium": {"width": 192, "layers": 6},
+        "large": {"width": 512, "layers": 12, "head_width": 64},
     }
+    batch_size = 32
     bf16 = True
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        width: Annotated[int, Field(gt=0, description="features of each position; a multiple of head_width")] = 128,
-        layers: Annotated[int, Field(gt=0, description="blocks of attention and SwiGLU")] = 4,
-        head_width: Annotated[int, Field(gt=0, multiple_of=2, description="features of each head")] = 64,
+        width: Annotated[int, Field(gt=0, description="features of each position; a multiple of head_width")] = 96,
+        layers: Annotated[int, Field(gt=0, description="blocks of attention and SwiGLU")] = 3,
+        head_width: Annotated[int, Field(gt=0, multiple_of=2, description="features of each head")] = 48,
         dropout: Annotated[float, Field(ge=0, lt=1, description="0.1 to 0.3 helps where the corpus is small")] = 0.0,
         condition_dropout: Annotated[
             float, Field(ge=0, lt=1, description="share of pieces whose condition is hidden, for guidance")

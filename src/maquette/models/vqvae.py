@@ -19,7 +19,8 @@ from torch.nn.functional import softplus
 
 from maquette.errors import SettingError
 from maquette.nets.adversary import NORM, settle
-from maquette.nets.conv import Decoder, Encoder, depth, pyramid
+from maquette.nets.cells import FromCells, ToCells
+from maquette.nets.conv import depth, pyramid
 from maquette.nets.quantize import FSQ, Codebook, Quantised, perplexity
 from maquette.space import Batch, DataSpec, Losses, Model, Optimiser, Phase, Space
 
@@ -32,21 +33,22 @@ class VQVAE(Model):
 
     sizes = {
         "tiny": {"width": 16},
-        "small": {"width": 32},
-        "medium": {"width": 64, "blocks": 1},
+        "small": {"width": 64},
+        "medium": {"width": 96, "blocks": 1},
         "large": {"width": 128, "blocks": 2},
     }
-    batch_size = 64
+    batch_size = 32
     codec_share: ClassVar[float] = 0.3  # of the time of both stages: the prior has more to learn
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        width: Annotated[int, Field(ge=4, description="channels of the first layer")] = 32,
+        width: Annotated[int, Field(ge=4, description="channels of the first layer")] = 64,
         blocks: Annotated[int, Field(ge=0, description="residual blocks at the coarsest grid")] = 0,
         downsampling: Annotated[
-            int | None, Field(gt=0, description="pixels a code, along each axis: 1, 2, 4 ...; none: found from the size")
+            int | None,
+            Field(gt=0, description="pixels a code, along each axis: 1, 2, 4 ...; none: found from the size"),
         ] = None,
         codebook: Annotated[
             Literal["fsq", "learned"], Field(description="finite scalars, or vectors that follow the data")
@@ -56,7 +58,8 @@ class VQVAE(Model):
         ] = None,
         codes: Annotated[int, Field(gt=1, description="learned: size of the codebook")] = 256,
         adversarial: Annotated[
-            float, Field(ge=0, description="weight of a patch discriminator; 0 is off, 1 sharpens pictures of 64 px and more")
+            float,
+            Field(ge=0, description="weight of a patch discriminator; 0 is off, 1 sharpens pictures of 64 px and more"),
         ] = 0.0,
     ):
         super().__init__(spec)
@@ -65,19 +68,19 @@ class VQVAE(Model):
         halvings = coarseness(spec.space) if downsampling is None else exponent(downsampling)
         self.quantiser = Codebook(codes) if codebook == "learned" else FSQ(settled_levels(levels, axes))
         features = self.quantiser.features
-        body = {"width": width, "levels": halvings, "blocks": blocks}
+        body = {"width": width, "halvings": halvings, "blocks": blocks}
         self.encoder = nn.Sequential(  # the norm spreads the codes over the codebook from the first step on
-            Encoder(channels, axes, features, **body), NORM[len(axes) - 1](features, affine=False)
+            ToCells(channels, axes, features, **body), NORM[len(axes) - 1](features, affine=False)
         )
-        self.decoder = Decoder(features, channels, axes, **body)
+        self.decoder = FromCells(features, axes, channels, **body)
         self.code_axes = self.encoder[0].grid
         digits = () if codebook == "learned" else self.quantiser.levels.tolist()
         self.code_space = Space("tokens", (math.prod(self.code_axes),), self.quantiser.size, digits)
         self.adversarial = adversarial
-        learner = Phase("model", ("encoder", "decoder"), optimiser=Optimiser("adam", lr=2e-3, clip=1.0))
+        learner = Phase("model", ("encoder", "decoder"), optimiser=Optimiser("adam", lr=4e-3, clip=1.0))
         self.phases = (learner,)
         if adversarial:
-            self.discriminator = Encoder(channels, axes, 1, width=width, levels=min(2, halvings), blocks=0)
+            self.discriminator = ToCells(channels, axes, 1, width=width, halvings=min(2, halvings), blocks=0)
             judge = Phase("discriminator", ("discriminator",), optimiser=Optimiser("adam", lr=5e-4, betas=(0.5, 0.99)))
             self.phases = (judge, learner)
 
@@ -104,7 +107,7 @@ class VQVAE(Model):
         """What the discriminator says, with the weight that makes its pull on the last layer equal to the distance's
         (Esser 2021, arXiv:2012.09841, eq. 7), at most 1, and rising over the first part of training."""
         verdict = softplus(-self.discriminator(made)).mean()
-        last = self.decoder.up[-1].conv.weight if hasattr(self.decoder.up[-1], "conv") else self.decoder.up[-1].weight
+        last = self.decoder.head.conv.weight
         near, fool = (torch.autograd.grad(t, last, retain_graph=True)[0].norm() for t in (error, verdict))
         balance = (near / (fool + 1e-6)).clamp(0, 1)
         return self.adversarial * min(1.0, progress / RAMP) * balance * verdict

@@ -78,7 +78,9 @@ class Attention(nn.Module):
 
     def forward(self, h: Tensor, turns: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
         """With a cache, h stands at positions start, start + 1 ...; earlier ones are read from the cache, h is written into it."""
-        q, k, v = (rearrange(p(h), "b l (h d) -> b h l d", h=self.heads) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            rearrange(p(h), "b l (h d) -> b h l d", h=self.heads) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = rotate(self.q_norm(q), turns), rotate(self.k_norm(k), turns)
         mask = None
         if cache is not None:
