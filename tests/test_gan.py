@@ -92,6 +92,15 @@ def test_gamma_falls_to_a_tenth() -> None:
     assert last == pytest.approx(first / 10, rel=1e-4)
 
 
+def test_the_learning_rate_falls_as_networks_grow() -> None:
+    rates = [
+        GAN(DataSpec(Space("grid", (1, n, n))), width=width).phases[0].optimiser.lr
+        for n, width in ((28, 32), (64, 32), (64, 64))
+    ]
+    assert rates == pytest.approx([3e-3, 7.5e-4, 3.75e-4])
+    assert GAN(SPEC, lr=0.1).phases[1].optimiser.lr == 0.1
+
+
 def test_gamma_grows_with_the_resolution_squared() -> None:
     assert GAN(DataSpec(Space("grid", (3, 64, 64)))).gamma == 4 * GAN(DataSpec(Space("grid", (1, 32, 32)))).gamma
 
@@ -193,6 +202,17 @@ def test_conditions_fewer_than_needed_are_used_again() -> None:
     assert model.sample(SampleRequest((1,), torch.tensor([[1.0]]))).isfinite().all()
 
 
+def test_a_label_that_nobody_asks_for_is_drawn_as_often_as_the_corpus_has_it() -> None:
+    model = GAN(DataSpec(SPEC.space, Condition([Field("label", "label", ("a", "b", "c"))])), width=8, latent=8)
+    labels = torch.tensor([[0.0], [2.0], [2.0], [torch.nan]])
+    model.conclude(lambda: [Batch(pieces(4).x, labels)])
+    _, drawn = model._wish(SampleRequest(tuple(range(600))))
+    shares = torch.bincount(drawn[:, 0].long(), minlength=3) / 600
+    assert shares[1] == 0 and shares[2].item() == pytest.approx(2 / 3, abs=0.06)
+    _, asked = model._wish(SampleRequest((1, 2), torch.tensor([[1.0], [torch.nan]])))
+    assert asked[0] == 1 and asked[1] == drawn[2]
+
+
 def test_the_great_circle_keeps_the_norm() -> None:
     a, b = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
     way = slerp(a, b, torch.linspace(0, 1, 5)[:, None])
@@ -210,7 +230,7 @@ def test_it_says_that_it_cannot_vary_a_source() -> None:
 
 def test_odd_axes_are_halved_upwards_and_doubled_back() -> None:
     levels, widths = adversary.ladder((30, 6), 32)
-    assert levels == [(30, 6), (15, 6), (8, 6), (4, 6)] and widths == [32, 32, 64, 128]
+    assert levels == [(30, 6), (15, 6), (8, 6)] and widths == [32, 32, 64]
 
 
 def test_the_classic_recipe_is_the_tutorial_s_generator_made_right() -> None:

@@ -21,7 +21,7 @@ from maquette.loop import world
 from maquette.nets import adversary as nets
 from maquette.nets.augment import augment, follow
 from maquette.nets.condition import ConditionEmbedding, drop_condition
-from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, noise
+from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, generator, noise
 
 SETTLED = 2048  # pieces that fit the statistics of BatchNorm
 
@@ -68,7 +68,12 @@ class GAN(GenerativeModel):
         target: Annotated[
             float, Field(ge=0, le=1, description="overfitting at which augmentation sets in; 1: never")
         ] = 0.6,
-        lr: Annotated[float, Field(gt=0, description="learning rate of both players")] = 3e-3,
+        lr: Annotated[
+            float | None,
+            Field(
+                gt=0, description="of both players; none: 3e-3 up to 32 x 32 and width 32, less in proportion beyond"
+            ),
+        ] = None,
         momentum: Annotated[float, Field(ge=0, lt=1, description="first beta of Adam")] = 0.0,
         drop: Annotated[float, Field(ge=0, le=1, description="share of pieces whose condition is forgotten")] = 0.1,
     ) -> None:
@@ -77,7 +82,7 @@ class GAN(GenerativeModel):
         self.adversary, self.straight = ADVERSARIES[loss], loss == "wasserstein"
         self.latent, self.lazy, self.r2, self.target, self.drop = latent, lazy, r2, target, drop
         self.gamma = gamma * prod(spec.space.axes) / 1024
-        optimiser = Optimiser("adam", lr=lr, betas=(momentum, 0.99))
+        optimiser = Optimiser("adam", lr=lr or rate(spec, width), betas=(momentum, 0.99))
         repeats = critic or (5 if self.straight else 1)
         self.phases = (
             Phase("discriminator", ("discriminator",), repeats, optimiser),
@@ -88,6 +93,11 @@ class GAN(GenerativeModel):
         self.discriminator = Discriminator(judges, spec, width)
         self.register_buffer("augmentation", torch.zeros(()))  # the probability of each change
         self.register_buffer("overfitting", torch.zeros(()))  # a running mean, see `certainty`
+        self.labels = [
+            (f, at.start) for f, at in (spec.condition.slices() if spec.condition else []) if f.kind == "label"
+        ]
+        for i, (field, _) in enumerate(self.labels):
+            self.register_buffer(f"frequency{i}", torch.ones(len(field.values)))
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         condition = drop_condition(batch.condition, self.drop)
@@ -143,9 +153,12 @@ class GAN(GenerativeModel):
 
     @torch.no_grad()
     def conclude(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Fit the statistics of BatchNorm to these very weights: those gathered on the way belong to older ones."""
+        """Fit the statistics of BatchNorm to these very weights, for those gathered on the way belong to older ones; count the labels."""
         z = noise(range(SETTLED), (self.latent,), self.device)
         condition = _conditions(batches(), SETTLED, self.device) if self.spec.condition else None
+        for i, (field, column) in enumerate(self.labels):
+            known = condition[:, column][~condition[:, column].isnan()].long()  # type: ignore[index]
+            self.get_buffer(f"frequency{i}").copy_(torch.bincount(known, minlength=len(field.values)))
         parts = [
             (z[i : i + 256], None if condition is None else condition[i : i + 256]) for i in range(0, SETTLED, 256)
         ]
@@ -154,20 +167,37 @@ class GAN(GenerativeModel):
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
         """A temperature below 1 keeps closer to the typical piece. Raises SpaceError where a source is to be varied."""
-        _from_noise(request)
-        z = noise(request.seeds, (self.latent,), self.device) * request.temperature
-        return self.generator(z, request.condition)
+        return self.generator(*self._wish(request))
 
     @torch.no_grad()
     def interpolate(self, request: SampleRequest, positions: Sequence[float]) -> Tensor:
         """Along the great circle between the two latents, and straight between the two conditions."""
-        _from_noise(request)
-        z = noise(request.seeds[:2], (self.latent,), self.device) * request.temperature
+        z, condition = self._wish(request.with_(seeds=request.seeds[:2]))
         t = torch.tensor(positions, dtype=z.dtype, device=z.device)[:, None]
-        known = self.generator.embed(request.condition, 2)
+        known = self.generator.embed(condition, 2)
         if self.generator.body.features:
-            known = torch.lerp(known[:1], known[-1:], t)
+            known = torch.lerp(known[:1], known[1:], t)
         return self.generator.body(slerp(z[:1], z[1:], t), known)
+
+    def _wish(self, request: SampleRequest) -> tuple[Tensor, Tensor | None]:
+        """Latents (B, latent) and conditions; a label that is not asked for is drawn as often as the corpus has it."""
+        if request.source is not None:
+            raise SpaceError(
+                "gan makes pieces from noise and cannot start from a source; vae varies one, flow varies or completes one"
+            )
+        z = noise(request.seeds, (self.latent,), self.device) * request.temperature
+        if self.spec.condition is None:
+            return z, None
+        condition = request.condition
+        if condition is None:
+            condition = torch.full((1, self.spec.condition.width), torch.nan)
+        condition = condition.to(self.device).expand(len(request), -1).clone()
+        for i, (_, column) in enumerate(self.labels):
+            frequency = self.get_buffer(f"frequency{i}").cpu()
+            for row, seed in enumerate(request.seeds):
+                if frequency.sum() > 0 and condition[row, column].isnan():
+                    condition[row, column] = float(torch.multinomial(frequency, 1, generator=generator(seed, i + 1)))
+        return z, condition
 
 
 class Generator(nn.Module):
@@ -179,8 +209,7 @@ class Generator(nn.Module):
         self.body = body(spec.space.shape, latent, width, features=latent if spec.condition else 0)
 
     def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        known = None if condition is None else condition.to(z.device)
-        return self.body(z, self.embed(known, len(z)))
+        return self.body(z, self.embed(condition, len(z)))
 
 
 class Discriminator(nn.Module):
@@ -197,6 +226,11 @@ class Discriminator(nn.Module):
         h = self.body(x)
         projection = (h * self.embed(condition, len(h))).sum(1) / self.body.features**0.5
         return (self.head(h).squeeze(1) + projection).float()
+
+
+def rate(spec: DataSpec, width: int) -> float:
+    """The learning rate: what is fastest at 28 pixels lets the discriminator run away at 64."""
+    return 3e-3 * min(1.0, 1024 / prod(spec.space.axes)) * min(1.0, 32 / width)
 
 
 BODIES = {
@@ -293,13 +327,6 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """(1, D), (1, D), (N, 1) in [0, 1] -> (N, D): along the great circle (White 2016, arXiv:1609.04468), so that norms stay typical."""
     angle = torch.acos(torch.nn.functional.cosine_similarity(a, b).clamp(-0.9995, 0.9995))
     return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
-
-
-def _from_noise(request: SampleRequest) -> None:
-    if request.source is not None:
-        raise SpaceError(
-            "gan makes pieces from noise and cannot start from a source; vae varies one, flow and transformer complete one"
-        )
 
 
 def _conditions(batches: Iterable[Batch], count: int, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-COARSEST = 7  # an axis is halved while it is longer than this
+COARSEST = 8  # an axis is halved while it is longer than this
 MOST = 8  # channels are doubled with every halving, up to this multiple of the width
 
 
@@ -170,10 +170,10 @@ class ToPatches(nn.Module):
 
 
 def ladder(axes: Sequence[int], width: int) -> tuple[list[tuple[int, ...]], list[int]]:
-    """The grids from fine to coarse (an axis longer than 7 is halved, rounded up) and the channels of each.
+    """The grids from fine to coarse (an axis longer than 8 is halved, rounded up) and the channels of each.
 
     >>> ladder((30, 6), 32)
-    ([(30, 6), (15, 6), (8, 6), (4, 6)], [32, 32, 64, 128])
+    ([(30, 6), (15, 6), (8, 6)], [32, 32, 64])
     """
     levels = [tuple(axes)]
     while max(levels[-1]) > COARSEST:
