@@ -11,9 +11,9 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "maquette"
 FLOORS = [  # a file imports from lower floors only; within nets/ and verbs/ files may know each other
-    ["errors", "muon"],
-    ["condition", "files", "finding"],
-    ["space", "neighbours", "duplicates", "sources"],
+    ["errors", "muon", "splitting"],
+    ["arrays", "cleaning", "condition", "files", "finding"],
+    ["space", "neighbours", "duplicates", "sheets", "sources"],
     ["catalog", "nets"],
     ["piece", "loop", "page"],
     ["recipe"],

@@ -23,7 +23,9 @@ from maquette import duplicates, files
 from maquette.corpus import Corpus
 from maquette.errors import ContentError, SettingError, StorageError, UnknownName, UsageError
 from maquette.space import Space
-from maquette.verbs.prepare import encode, prepare, report, split_groups
+from maquette.splitting import split_groups
+from maquette.verbs.doctor import report
+from maquette.verbs.prepare import encode, prepare
 
 
 def picture(seed, side=16, channels=3):

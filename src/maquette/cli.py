@@ -187,8 +187,8 @@ def show(
 
 def _prepare(source: Path, out: Path | None, modality: str, assignments: list[str]) -> Any:
     from maquette.recipe import parse_assignment
+    from maquette.verbs.doctor import report
     from maquette.verbs.prepare import prepare as verb
-    from maquette.verbs.prepare import report
 
     given = dict(parse_assignment(a) for a in assignments)
     settings = {k.removeprefix("prepare."): v for k, v in given.items()}

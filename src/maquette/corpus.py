@@ -24,9 +24,9 @@ from torch import Tensor
 from maquette import files
 from maquette.errors import CorpusError, SettingError, UnknownName
 from maquette.space import Batch, DataSpec, Space
+from maquette.splitting import SPLITS
 
 VERSION = 1
-SPLITS = ("train", "validation", "test")
 IN_MEMORY = 1 << 30  # bytes; a larger corpus stays memory-mapped
 SHARD = 64 << 20  # bytes of one shard
 Augment = Callable[[Tensor], Tensor]

@@ -67,7 +67,7 @@ def _settings(console: Console, name: str) -> None:
 def _at_path(console: Console, path: Path) -> None:
     if (path / "corpus.json").is_file():
         from maquette.corpus import Corpus
-        from maquette.verbs.prepare import report
+        from maquette.verbs.doctor import report
 
         console.print(report(Corpus.open(path)))
     elif (path / "run.json").is_file():

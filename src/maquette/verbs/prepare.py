@@ -24,10 +24,11 @@ from maquette.errors import ContentError, CorpusError, SettingError, UnknownName
 from maquette.piece import Modality, Piece
 from maquette.sources import Found, Refused
 from maquette.space import Batch, Codec, DataSpec
+from maquette.splitting import split_groups
+from maquette.verbs import doctor
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0: not known)
 BOOKKEEPING = {"file_name", "source", "member", "pixels", "license", "licence", "owner", "url", "id", "sha256"}
-FEWEST = 3  # pieces that can be split
 KEPT = 128 << 20  # bytes of pieces that are held between the two passes instead of being decoded twice
 
 
@@ -125,7 +126,7 @@ class _Work:
         rows = sources.metadata(found, self.refused)
         self.files = [f for f in found if f.name.lower().endswith(kind.suffixes)]
         if not self.files:
-            raise ContentError(_nothing(self.source, kind, self.name, suffixes, found, self.refused))
+            raise ContentError(doctor.nothing(self.source, kind, self.name, suffixes, found, self.refused))
         named = zip(self.files, sources.labels([f.name for f in self.files]), strict=True)
         self.known = {f.name: ({"label": label} if label else {}, rows.get(f.name, {})) for f, label in named}
 
@@ -153,7 +154,7 @@ class _Work:
         self.held: list[tuple[Found, Piece]] | None = []
         fitted = self.modality.fit(self._looked_at())
         if not self.seen:
-            raise ContentError(_nothing_left(self.source, self.modality.pretty, self.refused))
+            raise ContentError(doctor.nothing_left(self.source, self.modality.pretty, self.refused))
         self.modality.restore(fitted)
         self.fitted = fitted
 
@@ -194,9 +195,9 @@ class _Work:
             self.licences[str(facts.get("license", "unknown"))] += 1
             row = {k: v for k, v in facts.items() if k not in BOOKKEEPING}
             self.rows.append(interned.setdefault(_to_json(row), row))
-        if writer is None or len(writer) < FEWEST:
+        if writer is None or len(writer) < doctor.FEWEST:
             raise ContentError(
-                _too_few(self.source, self.modality.pretty, len(writer or ()), self.copies, self.refused)
+                doctor.too_few(self.source, self.modality.pretty, len(writer or ()), self.copies, self.refused)
             )
         self.held = None
         self.writer, self.shards, self.content = writer, writer.close(), content.hexdigest()
@@ -216,7 +217,7 @@ class _Work:
         self.progress("comparing", 0, len(self.rows))
         group = self._groups()
         labels = [row.get("label") for row in self.rows]
-        group, dissolved = (np.arange(len(group)), True) if len(np.unique(group)) < FEWEST else (group, False)
+        group, dissolved = (np.arange(len(group)), True) if len(np.unique(group)) < doctor.FEWEST else (group, False)
         splits = split_groups(group, labels, self.split, self.seed)
         fitted = {**self.fitted, "pieces": len(splits["train"])}
         condition = fit_condition([self.rows[i] for i in splits["train"].tolist()])
@@ -242,7 +243,7 @@ class _Work:
         choices = [self.name, self.settings, fitted, self.split, self.seed, facts["spec"]]
         self.modality.restore(fitted)
         facts["fingerprint"] = files.fingerprint([self.content, choices])
-        facts["advice"] = _advice(facts, self.modality, dissolved)
+        facts["advice"] = doctor.advice(facts, self.modality, dissolved)
         lines = "".join(
             json.dumps({"file": k, "reason": v}, ensure_ascii=False) + "\n" for k, v in self.refused.items()
         )
@@ -379,82 +380,7 @@ def _choose(asked: str, suffixes: Mapping[str, tuple[str, ...]], found: list[Fou
     return best if counts[best] else "image"
 
 
-def _nothing(
-    source: Path,
-    kind: type[Modality],
-    name: str,
-    suffixes: Mapping[str, tuple[str, ...]],
-    found: list[Found],
-    refused: Refused,
-) -> str:
-    """One sentence or two: what was expected, what came, what to do."""
-    endings = Counter(Path(f.name).suffix.lower() or "files without suffix" for f in found)
-    there = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(3)) or "no file"
-    others = [m for m, known in suffixes.items() if m != name and any(f.name.lower().endswith(known) for f in found)]
-    hint = f", did you mean --modality {others[0]}?" if others else ""
-    text = f"no {kind.pretty} under {source}: the {name} modality reads {' '.join(kind.suffixes)}; {there} found{hint}"
-    return text + (f"; {_some(refused)}" if refused else "")
-
-
-def _nothing_left(source: Path, pretty: str, refused: Refused) -> str:
-    return f"none of the {pretty} under {source} can be used; {_some(refused)}"
-
-
-def _too_few(source: Path, pretty: str, count: int, copies: int, refused: Refused) -> str:
-    text = f"at least {FEWEST} different {pretty} are needed to train, check and test; {source} has {count}"
-    text += f" and {copies} exact copies" if copies else ""
-    return text + (f"; {_some(refused)}" if refused else "; add more")
-
-
-def _some(refused: Refused, most: int = 3) -> str:
-    few = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:most])
-    return f"{len(refused)} went to quarantine ({few}{'; ...' if len(refused) > most else ''})"
-
-
 # ---- the split and the conditions
-
-
-def split_groups(
-    group: np.ndarray, labels: Sequence[str | None], shares: Sequence[float], seed: int
-) -> dict[str, np.ndarray]:
-    """group (N,) and a label each -> the numbers of train, validation and test; a group is never divided.
-
-    Stratified: what one label cannot give in whole pieces is carried over to the next. Each label is in train.
-    """
-    order = np.random.default_rng(seed).permutation(len(group))
-    names = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    roots, first, member = np.unique(group, return_index=True, return_inverse=True)
-    sizes = np.bincount(member)
-    label = np.array([names[x] for x in labels])[first]  # a group goes by the label of its first piece
-    place = np.full(len(roots), 0)
-    owed = np.zeros(3)
-    shuffled = np.unique(member[order], return_index=True)[1].argsort()
-    by_label = shuffled[np.argsort(label[shuffled], kind="stable")]
-    for part in np.split(by_label, np.flatnonzero(np.diff(label[by_label])) + 1):
-        owed += sizes[part].sum() * np.asarray(shares)
-        _deal(part, sizes, place, owed)
-    _fill_empty(place, sizes)
-    return {name: np.flatnonzero(place[member] == i) for i, name in enumerate(SPLITS)}
-
-
-def _deal(part: np.ndarray, sizes: np.ndarray, place: np.ndarray, owed: np.ndarray) -> None:
-    """Groups of one label to validation and test as far as they are owed, the rest (and the first) to train."""
-    free = part[1:]
-    for split in (1, 2):
-        fits = free[sizes[free] <= owed[split] + 0.5]
-        taken = fits[np.cumsum(sizes[fits]) <= owed[split] + 0.5]
-        place[taken] = split
-        owed[split] -= sizes[taken].sum()
-        free = free[place[free] == 0]
-    owed[0] -= sizes[part[place[part] == 0]].sum()
-
-
-def _fill_empty(place: np.ndarray, sizes: np.ndarray) -> None:
-    """Tiny corpora: validation and test get the smallest group of train each."""
-    for split in (2, 1):
-        train = np.flatnonzero(place == 0)
-        if not (place == split).any() and len(train) > 1:
-            place[train[np.argmin(sizes[train])]] = split
 
 
 def encoded(condition: Condition | None, rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
@@ -479,70 +405,3 @@ def _encode(condition: Condition, row: Mapping[str, Any]) -> list[float]:
         except (UnknownName, SettingError):
             values += alone.encode({})
     return values
-
-
-# ---- the doctor's report
-
-
-def report(made: Corpus) -> str:
-    """What a person should know before training, in words."""
-    facts = made.facts
-    counts, twins = facts["counts"], facts["duplicates"]
-    pretty = catalog.find("modalities", facts["modality"]["name"]).pretty
-    steering = (
-        ", ".join(f"{f.name} ({f.kind})" for f in made.spec.condition.fields) if made.spec.condition else "nothing"
-    )
-    lines = [
-        f"{facts['name']}: {len(made):,} {pretty}, {_shape(made)}",
-        f"split: {counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test",
-        f"labels: {_listed(facts['labels']) or 'none'}",
-        f"steered by: {steering}",
-        f"duplicates: {twins['exact']:,} exact copies left out; {twins['near']:,} near twins, kept on one side of the split",
-        f"quarantined: {facts['quarantined']:,}"
-        + (f" ({made.path}/quarantine.jsonl says why)" if facts["quarantined"] else ""),
-        f"licences: {_listed(facts['licences'])}",
-        f"fingerprint: {made.fingerprint}",
-    ]
-    return "\n".join(lines + [f"- {sentence}" for sentence in facts["advice"]])
-
-
-def _shape(made: Corpus) -> str:
-    space = made.spec.space
-    if space.kind == "tokens":
-        return f"{space.shape[0]} tokens of {space.vocabulary} each"
-    if space.kind == "grid" and len(space.axes) == 2:
-        channels = {1: "grey", 3: "RGB", 4: "RGBA"}.get(space.shape[0], f"{space.shape[0]} channels")
-        return f"{space.shape[2]}x{space.shape[1]}, {channels}"
-    return f"{space.kind} {space.shape}"
-
-
-def _listed(counts: Mapping[str, int], most: int = 12) -> str:
-    ranked = sorted(counts.items(), key=lambda item: -item[1])
-    more = f" and {len(ranked) - most} more" if len(ranked) > most else ""
-    return ", ".join(f"{name} {n:,}" for name, n in ranked[:most]) + more
-
-
-def _advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool) -> list[str]:
-    count = sum(facts["counts"].values())
-    labels, twins = facts["labels"], facts["duplicates"]
-    found = modality.advice()
-    single = [name for name, n in labels.items() if n == 1]
-    if single:
-        found.append(
-            f"labels with one member are in train only and can hardly be learnt: {', '.join(single[:5])}{' ...' if len(single) > 5 else ''}"
-        )
-    if len(labels) > 1 and max(labels.values()) > 20 * min(n for n in labels.values()) and not single:
-        found.append("some labels are more than 20 times as frequent as others; the rare ones will look worse")
-    if dissolved:
-        found.append(
-            "nearly all pieces are twins of each other, so twins could not be kept on one side of the split; scores will flatter"
-        )
-    if twins["exact"] + twins["near"] > 0.2 * count:
-        found.append(
-            "more than a fifth of what came are copies or near twins; new content will be less varied than the count suggests"
-        )
-    if facts["licences"].get("unknown"):
-        found.append(
-            f"the licence of {facts['licences']['unknown']:,} pieces is unknown; a column `license` in metadata.csv records it"
-        )
-    return found
