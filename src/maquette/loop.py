@@ -25,6 +25,9 @@ from maquette.muon import Muon
 from maquette.space import Batch, Model, Optimiser, Phase
 
 
+AVERAGED = 4  # steps between two updates of the averaged weights
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything the loop is told beside the model; see `plan` for the units and defaults."""
@@ -163,6 +166,7 @@ class TrainState:
         self.lr_scale, self.threads = plan.lr_scale, plan.threads
         self.model = model.to(plan.device)
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.parameters, self.averages = list(self.model.parameters()), list(self.averaged.parameters())
         self.optimisers = {phase.name: optimisers(self.model, phase, plan) for phase in model.phases}
         self.logs: dict[str, Tensor] = {}
 
@@ -257,7 +261,7 @@ def loop(
 
 def move(now: TrainState, phase: Phase, players: list[nn.Parameter], batch: Batch) -> dict[str, Tensor]:
     """One move of one phase: its players take a step down their loss, all others hold still."""
-    only(now.model, players)
+    only(now.parameters, players)
     parts = batch.to(now.plan.device).split(now.plan.micro_batches)
     logs: dict[str, Tensor] = {}
     for part in parts:
@@ -274,9 +278,9 @@ def move(now: TrainState, phase: Phase, players: list[nn.Parameter], batch: Batc
     return logs
 
 
-def only(model: nn.Module, players: list[nn.Parameter]) -> None:
+def only(everyone: list[nn.Parameter], players: list[nn.Parameter]) -> None:
     """`players` ask for gradients, every other parameter does not; old gradients are dropped."""
-    for p in model.parameters():
+    for p in everyone:
         p.requires_grad_(False)
         p.grad = None
     for p in players:
@@ -367,16 +371,18 @@ def _optimiser(o: Optimiser, parameters: list[nn.Parameter]) -> torch.optim.Opti
     if o.name == "sgd":
         return torch.optim.SGD(groups, lr=o.lr, momentum=o.betas[0], nesterov=True)
     kind = torch.optim.Adam if o.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=o.lr, betas=o.betas, foreach=True)
+    return kind(groups, lr=o.lr, betas=o.betas, fused=True)  # one pass over memory, on CPU too
 
 
 @torch.no_grad()
 def average(now: TrainState) -> None:
     """Power-function average (Karras 2024, arXiv:2312.02696, eq. 1): its half-life is a share of the steps done, so it warms itself
-    up and the initial noise leaves it at once. Buffers are copied."""
+    up and the initial noise leaves it at once. Taken at every AVERAGED-th step, for it costs as much as the optimiser; buffers are copied."""
+    if now.step % AVERAGED and now.step > AVERAGED:
+        return
     gamma = math.log(0.5) / math.log(1 - now.plan.half_life)
-    keep = (1 - 1 / now.step) ** (gamma + 1)
-    torch._foreach_lerp_(list(now.averaged.parameters()), [p.detach() for p in now.model.parameters()], 1 - keep)
+    keep = max(0.0, 1 - AVERAGED / now.step) ** (gamma + 1)
+    torch._foreach_lerp_(now.averages, [p.detach() for p in now.parameters], 1 - keep)
     for mine, theirs in zip(now.averaged.buffers(), now.model.buffers(), strict=True):
         mine.copy_(theirs)
 
