@@ -88,7 +88,7 @@ def bare_optimisers(model: Model, phase: str, players: list, rate) -> list[torch
 
         return optimisers(model, next(p for p in model.phases if p.name == phase), make_plan(model, {"threads": 1}))
     kind = torch.optim.Adam if rate.name == "adam" else torch.optim.AdamW
-    return [kind(players, lr=rate.lr, betas=rate.betas, weight_decay=rate.weight_decay, foreach=True)]
+    return [kind(players, lr=rate.lr, betas=rate.betas, weight_decay=rate.weight_decay, fused=True)]
 
 
 def random_corpus(space: Space, folder: Path, count: int = 4096) -> Corpus:

@@ -361,8 +361,9 @@ def optimisers(model: nn.Module, phase: Phase, plan: Plan) -> list[torch.optim.O
 
 
 def _optimiser(o: Optimiser, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
+    """Vectors do not decay. One group where nothing does."""
+    matrices = [p for p in parameters if p.ndim >= 2 or not o.weight_decay]
+    vectors = [p for p in parameters if p.ndim < 2 and o.weight_decay]
     groups = [
         {"params": ps, "weight_decay": decay, "peak": o.lr}
         for ps, decay in ((matrices, o.weight_decay), (vectors, 0.0))
