@@ -38,7 +38,7 @@ class VQVAE(Model):
         "large": {"width": 128, "blocks": 2},
     }
     batch_size = 32
-    codec_share: ClassVar[float] = 0.3  # of the time of both stages: the prior has more to learn
+    codec_share: ClassVar[float] = 0.28  # of the time of both stages: the prior has more to learn
 
     def __init__(
         self,
@@ -54,7 +54,8 @@ class VQVAE(Model):
             Literal["fsq", "learned"], Field(description="finite scalars, or vectors that follow the data")
         ] = "fsq",
         levels: Annotated[
-            list[int] | None, Field(description="fsq: levels of each number; none: 8 6 5, and 8 5 5 5 beyond 64 pixels")
+            list[int] | None,
+            Field(description="fsq: levels of each number; none: 8 6 5, and 8 5 5 5 for colour or beyond 64 pixels"),
         ] = None,
         codes: Annotated[int, Field(gt=1, description="learned: size of the codebook")] = 256,
         adversarial: Annotated[
@@ -66,7 +67,7 @@ class VQVAE(Model):
         spec.space.need("grid", model="vqvae")
         channels, axes = spec.space.shape[0], spec.space.axes
         halvings = coarseness(spec.space) if downsampling is None else exponent(downsampling)
-        self.quantiser = Codebook(codes) if codebook == "learned" else FSQ(settled_levels(levels, axes))
+        self.quantiser = Codebook(codes) if codebook == "learned" else FSQ(settled_levels(levels, spec.space))
         features = self.quantiser.features
         body = {"width": width, "halvings": halvings, "blocks": blocks}
         self.encoder = nn.Sequential(  # the norm spreads the codes over the codebook from the first step on
@@ -169,9 +170,10 @@ def exponent(downsampling: int) -> int:
     return downsampling.bit_length() - 1
 
 
-def settled_levels(levels: Sequence[int] | None, axes: Sequence[int]) -> Sequence[int]:
+def settled_levels(levels: Sequence[int] | None, space: Space) -> Sequence[int]:
+    """Colours need a fourth number: with three, green and violet things come back brown and blue."""
     if levels is None:
-        return [8, 6, 5] if max(axes) <= 64 else [8, 5, 5, 5]
+        return [8, 6, 5] if max(space.axes) <= 64 and space.shape[0] < 3 else [8, 5, 5, 5]
     if not levels or min(levels) < 2:
         raise SettingError(f"vqvae.levels should be numbers from 2 on; {list(levels)} came")
     return levels
