@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -49,6 +50,15 @@ def test_the_whole_road_by_hand(type_in, pictures: Path, tmp_path: Path) -> None
     assert status == 0 and "report:" in out, err
     status, out, err = type_in("show")
     assert status == 0 and "corpora/mine" in out and "runs/mine" in out and "transformer" in out, err
+
+
+def test_the_split_is_a_choice(type_in, pictures: Path) -> None:
+    status, _, err = type_in("prepare", pictures, "-o", "corpora/mine", "--split", "0.5,0.2,0.3", "--seed", 3)
+    counts = json.loads(Path("corpora/mine/corpus.json").read_text())["counts"]
+    assert status == 0 and np.allclose(list(counts.values()), [60, 24, 36], atol=3), err  # twins stay together
+    first = Path("corpora/mine/train.npy").read_bytes()
+    type_in("prepare", pictures, "-o", "corpora/mine", "--split", "0.5,0.2,0.3", "--seed", 4)
+    assert Path("corpora/mine/train.npy").read_bytes() != first
 
 
 def test_create_needs_one_line(type_in, pictures: Path) -> None:
@@ -119,6 +129,8 @@ def test_a_source_is_varied(type_in, trained: Path, pictures: Path) -> None:
         (["show", "gam"], 2, "did you mean gan"),
         (["create", "empty"], 1, "empty"),
         (["prepare", "missing"], 1, "missing"),
+        (["prepare", "empty", "--split", "0.7,a"], 2, "0.7,0.15,0.15"),
+        (["prepare", "empty", "--split", "0.7,0.15"], 2, "three shares above 0 that sum to 1"),
         (["generate", "RUN", "--condition", "label=circel"], 2, "did you mean circle"),
         (["generate", "RUN", "--condition", "circle"], 2, "name=value"),
         (["generate", "RUN", "--keep", "a.png"], 2, "--source"),

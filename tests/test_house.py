@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "maquette"
 FLOORS = [  # a file imports from lower floors only; within nets/ and verbs/ files may know each other
     ["errors", "muon", "splitting"],
     ["arrays", "cleaning", "condition", "files", "finding"],
-    ["space", "neighbours", "duplicates", "sheets", "sources"],
+    ["building", "space", "neighbours", "duplicates", "sheets", "sources"],
     ["catalog", "nets"],
     ["piece", "loop", "page"],
     ["recipe"],

@@ -143,6 +143,54 @@ def test_crop_keeps_the_middle_and_pad_keeps_everything():
     ).all()  # the border's colour
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_photograph_shrinks_while_it_is_read_to_no_less_than_is_needed(tmp_path, suffix):
+    ramp = np.tile(np.linspace(0, 255, 600).astype(np.uint8)[None, :, None], (400, 1, 3))
+    Image().write(Piece(ramp), tmp_path / f"a{suffix}")
+    image = Image(size=16)
+    piece = next(image.read(tmp_path / f"a{suffix}"))
+    height, width = piece.content.shape[:2]
+    assert 48 <= height <= 100 and abs(width / height - 1.5) < 0.05 and piece.facts["pixels"] == [600, 400]
+    image.restore(image.fit([piece]))
+    exact = fitted([ramp], size=16).clean(Piece(ramp)).content.mean(2)
+    assert abs(image.clean(piece).content.mean(2) - exact).max() <= 4
+    assert image.fitted["sizes"] == {"600x400": 1}
+
+
+def test_shrinking_while_reading_leaves_a_hidden_colour_hidden(tmp_path):
+    content = np.zeros((300, 300, 4), np.uint8)
+    content[:, :150] = (255, 0, 0, 255)
+    content[:, 150:] = (0, 255, 0, 0)
+    PIL.Image.fromarray(content).save(tmp_path / "a.png")
+    found = read(tmp_path / "a.png", size=16)
+    assert found.shape == (50, 50, 4) and found[..., 1].max() == 0 and found[0, 0].tolist() == [255, 0, 0, 255]
+
+
+def test_of_an_animation_the_first_frame_is_taken_and_that_is_said(tmp_path):
+    frames = [PIL.Image.fromarray(picture(8, 8)) for _ in range(3)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "still.png")
+    image = Image()
+    moving, still = (next(image.read(tmp_path / name)) for name in ("a.png", "still.png"))
+    assert np.array_equal(moving.content, still.content) and "animated" not in still.facts
+    image.restore(image.fit([moving, still]))
+    assert "1 of the files are animated or have pages; the first of each was taken" in image.advice()
+
+
+def test_deep_colour_keeps_its_upper_eight_bits(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + struct.pack(">6H", 0xFF00, 0x8000, 0x0000, 0x1234, 0x5678, 0x9ABC)  # two pixels of 16-bit RGB
+    head = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(row * 2)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    assert read(tmp_path / "a.png")[0].tolist() == [[255, 128, 0], [0x12, 0x56, 0x9A]]
+
+
 def test_a_long_thin_picture_is_padded_without_filling_the_memory():
     found = cleaned(np.full((2, 500_000, 1), 90, np.uint8), size=16, steps=("pad", "resize"), background="black")
     assert found.shape == (16, 16, 1) and found.max() == 90 and found[0].max() == 0

@@ -195,6 +195,29 @@ def test_a_cut_archive_gives_what_came_before_the_cut(tmp_path):
     source.write_bytes(source.read_bytes()[: source.stat().st_size * 2 // 3])
     made = prepare(source, tmp_path / "out")
     assert 3 <= len(made) < 40 and "damaged or ends early" in quarantine(made)["a.tar.gz"]
+    (tmp_path / "b.zip").write_text("no archive")
+    with pytest.raises(ContentError, match=r"damaged or ends early .*; nothing in it can be used; pack it again"):
+        prepare(tmp_path / "b.zip", tmp_path / "none")
+
+
+def test_what_systems_hide_in_archives_is_no_content(tmp_path):
+    source = shutil.make_archive(str(tmp_path / "a"), "zip", folder(tmp_path / "in", numbered(4)))
+    with zipfile.ZipFile(source, "a") as archive:
+        for name in ("__MACOSX/._0.png", ".hidden/1.png", "Thumbs.db"):
+            archive.writestr(name, "of the system")
+    made = prepare(source, tmp_path / "out")
+    assert len(made) == 4 and quarantine(made) == {} and made.facts["other_files"] == {}
+
+
+def test_labels_of_mnist_files_in_an_archive_are_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    head = b"\0\0\x08\x03" + np.array(pixels.shape, ">u4").tobytes()
+    (tmp_path / "in" / "train-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+    head = b"\0\0\x08\x01" + np.array([20], ">u4").tobytes()
+    (tmp_path / "in" / "train-labels-idx1-ubyte").write_bytes(head + bytes([3, 8] * 10))
+    made = prepare(shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "in"), tmp_path / "out")
+    assert made.facts["labels"] == {"3": 10, "8": 10} and made.facts["other_files"] == {}
 
 
 def test_mnist_files_and_arrays_are_read_with_their_labels(tmp_path):
@@ -242,7 +265,7 @@ def test_each_odd_file_is_in_quarantine_with_its_reason(odd, tmp_path, recwarn):
         "cut.png": "truncated",
         "empty.jpg": "no PNG, JPEG",
         "text.png": "its content is no PNG, JPEG, WebP, GIF, BMP or TIFF picture",
-        "huge.png": "20000x20000 is more than 64 million pixels; shrink it or raise megapixels",
+        "huge.png": "20000x20000 is more than 64 million pixels; shrink it or raise megapixels (--set megapixels=400)",
         "dot.png": "1x1 is too small; a side has at least 2 pixels",
         "link.png": "a link out of the folder is not followed",
         "dangling.png": "a link out of the folder is not followed",
@@ -452,6 +475,8 @@ def test_only_a_corpus_is_ever_replaced(tmp_path):
         prepare(source, tmp_path / "out")
     with pytest.raises(UsageError):
         prepare(source, source)
+    with pytest.raises(UsageError, match=r"cannot be made, for .*diary.txt is a file; choose another folder with -o"):
+        prepare(source, tmp_path / "out" / "diary.txt" / "corpus")
     assert (tmp_path / "out" / "diary.txt").read_text() == "dear diary"
 
 

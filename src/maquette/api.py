@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,21 @@ class Trained:
         return audit(self, corpus, **options)
 
 
-def prepare(source: str | Path, out: str | Path | None = None, *, modality: str = "auto", **settings: Any) -> Corpus:
-    """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`)."""
-    return _prepare.prepare(Path(source), Path(out) if out else None, modality=modality, settings=settings)
+def prepare(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    modality: str = "auto",
+    split: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    **settings: Any,
+) -> Corpus:
+    """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`).
+
+    split: the shares of train, validation and test, drawn with seed.
+    """
+    place = Path(out) if out else None
+    return _prepare.prepare(Path(source), place, modality=modality, settings=settings, split=split, seed=seed)
 
 
 def train(

@@ -15,6 +15,7 @@ from maquette.errors import Unreadable
 
 IDX = ("idx3-ubyte", "idx3-ubyte.gz", "idx4-ubyte", "idx4-ubyte.gz")
 SUFFIXES = (*IDX, ".npz")
+COMPANIONS = ("idx1-ubyte", "idx1-ubyte.gz")  # labels
 Row = tuple[np.ndarray, str | None]  # content (H, W, C) uint8, label
 
 

@@ -92,10 +92,12 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="a folder, archive or file of content")],
     out: Out = None,
     modality: Annotated[str, typer.Option(help="kind of content; auto: seen from the files")] = "auto",
+    split: Annotated[str, typer.Option(help="shares of train, validation and test")] = "0.7,0.15,0.15",
+    seed: Annotated[int, typer.Option(help="of the split")] = 0,
     settings: Settings = None,
 ) -> None:
     """Read, clean, number and split content; report on it in words."""
-    _prepare(source, out, modality, settings or [])
+    _prepare(source, out, modality, settings or [], split=_shares(split), seed=seed)
 
 
 @app.command()
@@ -185,7 +187,7 @@ def show(
     describe(what)
 
 
-def _prepare(source: Path, out: Path | None, modality: str, assignments: list[str]) -> Any:
+def _prepare(source: Path, out: Path | None, modality: str, assignments: list[str], **choices: Any) -> Any:
     from maquette.recipe import parse_assignment
     from maquette.verbs.doctor import report
     from maquette.verbs.prepare import prepare as verb
@@ -195,10 +197,18 @@ def _prepare(source: Path, out: Path | None, modality: str, assignments: list[st
     from maquette.screen import reading
 
     with reading() as progress:
-        corpus = verb(source, out, modality=modality, settings=settings, progress=progress)
+        corpus = verb(source, out, modality=modality, settings=settings, progress=progress, **choices)
     typer.echo(report(corpus))
     typer.echo(f"corpus: {corpus.path}")
     return corpus
+
+
+def _shares(text: str) -> list[float]:
+    """ "0.7,0.15,0.15" -> [0.7, 0.15, 0.15]"""
+    try:
+        return [float(x) for x in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--split takes three shares that sum to 1, as 0.7,0.15,0.15; {text!r} came") from None
 
 
 def _watch(corpus: Any, recipe: Recipe, out: Path, loggers: tuple[str, ...]) -> bool:

@@ -37,6 +37,7 @@ class Modality(ABC):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()  # of the files it reads, lower case with dot
+    companions: ClassVar[tuple[str, ...]] = ()  # of files it reads beside those, such as labels
     likelihood: Likelihood = "gaussian"
     pretty: ClassVar[str] = ""  # plural noun for sentences: "pictures"
 

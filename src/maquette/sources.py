@@ -12,6 +12,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,9 @@ from typing import IO, Any, NamedTuple
 from maquette.errors import ContentError
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
-METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl")  # in any case
+GONE = "which is not there"  # how the refusal of a row without a file ends
+JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # a level that is no label
 MEMBER_BYTES = 1 << 30  # of one file in an archive, unpacked
 TOTAL_BYTES = 1 << 35  # of an archive, unpacked
@@ -45,7 +48,7 @@ class Listing(NamedTuple):
 
 def name_of(source: Path) -> str:
     """The source's name without the suffix of an archive or file."""
-    name = Path(source).resolve().name
+    name = _text(Path(source).resolve().name)
     if Path(source).is_dir():
         return name or "corpus"
     suffix = next((s for s in ARCHIVES if name.lower().endswith(s)), "")
@@ -54,6 +57,15 @@ def name_of(source: Path) -> str:
 
 def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
+
+
+def is_metadata(name: str) -> bool:
+    return name.rpartition("/")[2].lower() in METADATA
+
+
+def ending(name: str) -> str:
+    """ ".png"; what files without one are called."""
+    return PurePosixPath(name).suffix.lower() or "files without suffix"
 
 
 def listing(source: Path) -> Listing:
@@ -81,18 +93,23 @@ def _walk(folder: Path, prefix: str, root: Path, into: Listing) -> None:
         return  # a corpus that an earlier prepare left here is no source
     for entry in entries:
         name = prefix + _text(entry.name)
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
+        if _is_junk(entry.name):
             continue
         if entry.is_symlink() and not _inside(Path(entry.path), root):
-            into.refused[name] = "a link out of the folder is not followed"
+            into.refused[name] = "a link out of the folder is not followed; put the file itself there"
         elif entry.is_symlink() and entry.is_dir():
-            into.refused[name] = "a link to a folder is not followed"
+            into.refused[name] = "a link to a folder is not followed; put the folder itself there"
         elif entry.is_dir():
             _walk(Path(entry.path), name + "/", root, into)
         elif entry.is_file():
             _note(into, name, Path(entry.path))
         else:
             into.refused[name] = "this is no regular file"
+
+
+def _is_junk(name: str) -> bool:
+    """Hidden files and what systems leave beside the pictures of people."""
+    return any((p.startswith(".") and not p.startswith("..")) or p.lower() in JUNK for p in name.split("/"))
 
 
 def _note(into: Listing, name: str, path: Path) -> None:
@@ -116,9 +133,13 @@ def _text(name: str) -> str:
 # ---- archives
 
 
-def unpacked(listed: Listing, folder: Path, wanted: Callable[[str], bool]) -> tuple[list[Found], Refused]:
-    """The files of a listing with the members of its topmost archives in their place, unpacked under `folder`."""
+def unpacked(listed: Listing, folder: Path, wanted: tuple[str, ...]) -> tuple[list[Found], Refused, Counter[str]]:
+    """The files of a listing with the members of its topmost archives in their place, unpacked under `folder`.
+
+    Only members that end in one of `wanted` are unpacked; the endings of the others are counted.
+    """
     found: list[Found] = []
+    passed: Counter[str] = Counter()
     refused = dict(listed.refused)
     alone = len(listed.found) == 1
     for file in listed.found:
@@ -126,23 +147,28 @@ def unpacked(listed: Listing, folder: Path, wanted: Callable[[str], bool]) -> tu
             found.append(file)
             continue
         prefix = "" if alone else name_of(file.path) + "/"
-        members = _members(file, folder / f"{len(refused)}-{len(found)}", wanted)
+        members = _members(file, folder / f"{len(refused)}-{len(found)}", wanted, passed)
         for name, outcome in sorted(members, key=lambda m: m[0].split("/")):  # the order of a folder
             if isinstance(outcome, Path):
                 found.append(Found(prefix + name, outcome))
             else:
                 refused[prefix + name] = outcome
-    return found, refused
+    return found, refused, passed
 
 
-def _members(archive: Found, folder: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Path | str]]:
+def _members(
+    archive: Found, folder: Path, wanted: tuple[str, ...], passed: Counter[str]
+) -> Iterator[tuple[str, Path | str]]:
     """(name, where it was unpacked, or why not) of each member that is wanted."""
     keep = _Keeper(folder)
     try:
         opened = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
         for name, reason, size, open_member in opened(archive.path):
             name = str(PurePosixPath(_text(name)))
-            if not wanted(name):
+            if _is_junk(name):
+                continue
+            if not name.lower().endswith(wanted):
+                passed[ending(name)] += 1
                 continue
             yield name, reason or keep(name, size, open_member)
             if keep.count >= MEMBERS or keep.total >= TOTAL_BYTES:
@@ -152,7 +178,8 @@ def _members(archive: Found, folder: Path, wanted: Callable[[str], bool]) -> Ite
                 )
                 return
     except _BROKEN as error:
-        yield archive.name, f"the archive is damaged or ends early ({_words(error)}); what came before is used"
+        used = "what came before is used" if keep.count else "nothing in it can be used; pack it again"
+        yield archive.name, f"the archive is damaged or ends early ({_words(error)}); {used}"
     except PermissionError:
         yield archive.name, "may not be read (permission denied)"
 
@@ -200,7 +227,7 @@ class _Keeper:
         if pure.is_absolute() or ".." in pure.parts or "\0" in name:
             return "its name leads out of the archive"
         if size > MEMBER_BYTES:
-            return f"unpacks to {size / 1e9:.1f} GB; at most {MEMBER_BYTES / 1e9:.1f} GB are taken"
+            return f"unpacks to {size / 1e9:.1f} GB; at most {MEMBER_BYTES / 1e9:.1f} GB a file are taken"
         target = self._folder(str(pure.parent)) / pure.name
         try:
             if target.exists():
@@ -267,14 +294,14 @@ def metadata(found: list[Found], refused: Refused) -> dict[str, dict[str, Any]]:
     known = {file.name for file in found}
     rows: dict[str, dict[str, Any]] = {}
     for file in found:
-        folder, _, base = file.name.rpartition("/")
-        if base not in METADATA:
+        if not is_metadata(file.name):
             continue
+        folder = file.name.rpartition("/")[0]
         for line, row in _table(file, refused):
             name = "/".join(p for p in (folder, str(row.pop("file_name"))) if p).removeprefix("./")
             place = f"{file.name} line {line}"
             if name not in known:
-                refused[place] = f"names {name[:200]}, which is not there"
+                refused[place] = f"names {name[:200]}, {GONE}"
             elif name in rows:
                 refused[place] = f"names {name[:200]} a second time"
             else:
@@ -296,7 +323,7 @@ def _is_value(value: Any) -> bool:
 
 def _table(file: Found, refused: Refused) -> Iterator[tuple[int, dict[str, Any]]]:
     with _metadata_in_words(file), file.path.open(encoding="utf-8-sig", newline="") as stream:
-        yield from _csv(stream, file) if file.name.endswith(".csv") else _jsonl(stream, file, refused)
+        yield from _csv(stream, file) if file.name.lower().endswith(".csv") else _jsonl(stream, file, refused)
 
 
 @contextmanager
@@ -313,10 +340,12 @@ def _metadata_in_words(file: Found) -> Iterator[None]:
 
 def _csv(stream: IO[str], file: Found) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(stream)
-    if "file_name" not in (reader.fieldnames or []):
-        raise ContentError(
-            f"{file.name} needs a column file_name; it has {', '.join(map(str, reader.fieldnames or [])) or 'none'}"
-        )
+    names = list(map(str, reader.fieldnames or []))
+    if "file_name" not in names:
+        mend = "rename the column that names the files"
+        if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
+            mend = "separate the columns by commas"
+        raise ContentError(f"{file.name} needs a column file_name; it has {', '.join(names) or 'none'}: {mend}")
     for row in reader:
         yield reader.line_num, {k: v for k, v in row.items() if k}
 

@@ -28,7 +28,9 @@ from maquette.space import Space
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF")  # sniffed from the content; a suffix may lie
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+FEWEST_TO_LEARN = 100  # training pictures below which what is new is hardly to be expected
 FEW = 2_000  # training pictures below which `augment = "auto"` shifts them
+SPARE = 3  # times the size that is wanted: what is larger shrinks to it while it is read, which is not seen in the end
 DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 
@@ -42,6 +44,7 @@ class Image(Modality):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (*PICTURES, *arrays.SUFFIXES)
+    companions: ClassVar[tuple[str, ...]] = arrays.COMPANIONS
     pretty: ClassVar[str] = "pictures"
 
     def __init__(
@@ -84,16 +87,18 @@ class Image(Modality):
         with _opened_picture(path) as image:
             pixels = image.size
             self._check_size(*pixels)
-            # a JPEG decodes at 1/2, 1/4, 1/8 for little; four times the size that is wanted loses nothing
-            image.draft(None, (4 * (self.size or self.largest),) * 2)
-            content = _to_content(PIL.ImageOps.exif_transpose(image))
+            spare = SPARE * (self.size or self.largest)
+            image.draft(None, (spare, spare))  # a JPEG decodes at 1/2, 1/4, 1/8 for little
+            content = _reduced(_to_content(PIL.ImageOps.exif_transpose(image)), spare)
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return Piece(content, {"source": path.name, "pixels": list(pixels[::-1] if turned else pixels)}, self)
+            facts = {"source": path.name, "pixels": list(pixels[::-1] if turned else pixels)}
+            return Piece(content, facts | ({"animated": True} if _animated(image) else {}), self)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.most_pixels:
             raise Unreadable(
-                f"{width}x{height} is more than {self.most_pixels / 1e6:g} million pixels; shrink it or raise megapixels"
+                f"{width}x{height} is more than {self.most_pixels / 1e6:g} million pixels; "
+                f"shrink it or raise megapixels (--set megapixels={ceil(width * height / 1e6)})"
             )
         if min(width, height) < self.smallest:
             raise Unreadable(f"{width}x{height} is too small; a side has at least {self.smallest} pixels")
@@ -102,17 +107,18 @@ class Image(Modality):
         """Size and channels: the usual size where it is small, else a square; alpha and colour only where some piece has them."""
         sizes: Counter[tuple[int, int]] = Counter()
         coloured = self.background is not None and len(set(self.background)) > 1
-        transparent = False
+        transparent, animated = False, 0
         for piece in pieces:
             content = piece.content
             sizes[tuple(piece.facts.get("pixels", content.shape[1::-1]))] += 1
             coloured = coloured or _coloured(content)
+            animated += piece.facts.get("animated", False)
             transparent = transparent or (content.shape[2] == 4 and bool((content[..., 3] < 255).any()))
         transparent = transparent and "background" not in self.steps
         width, height = (self.size, self.size) if self.size else _usual_size(sizes, self.largest)
         channels = self.channels or (4 if transparent else 3 if coloured else 1)
         seen = {f"{w}x{h}": n for (w, h), n in sizes.most_common(5)}
-        return {"channels": channels, "height": height, "width": width, "sizes": seen}
+        return {"channels": channels, "height": height, "width": width, "sizes": seen, "animated": animated}
 
     def restore(self, fitted: Mapping[str, Any]) -> None:
         """fitted: channels, height, width, sizes seen, and pieces, the size of the train split once it is known."""
@@ -128,7 +134,11 @@ class Image(Modality):
         found = []
         if pieces < FEW // 2:
             varied = "augmentation is on; " if self._variation() != "off" else ""
-            found.append(f"{pieces} pictures to learn from: {varied}consider `flow` or a fine-tune")
+            found.append(f"{pieces} picture{'s' * (pieces > 1)} to learn from: {varied}consider `flow` or a fine-tune")
+        if pieces < FEWEST_TO_LEARN:
+            found.append(
+                f"with fewer than {FEWEST_TO_LEARN} a model will mostly repeat what it saw; add more if you can"
+            )
         sides = [min(map(int, size.split("x"))) for size in seen]
         if not self.size and sides and min(sides) >= 2 * self.largest:
             found.append(
@@ -137,6 +147,10 @@ class Image(Modality):
         if len(seen) > 1:
             most = ", ".join(f"{size} ({n:,})" for size, n in seen.items())
             found.append(f"pictures of several sizes were brought to one; the most frequent were {most}")
+        if animated := self.fitted.get("animated"):
+            found.append(f"{animated:,} of the files are animated or have pages; the first of each was taken")
+        if self.space.shape[0] == 4 and not self.channels:
+            found.append("some pictures are transparent, so that is learnt too; --set channels=3 lays them on white")
         return found
 
     def clean(self, piece: Piece) -> Piece:
@@ -245,6 +259,23 @@ def _unreadable(name: str) -> Iterator[None]:
         raise Unreadable(
             f"{name}: cannot be read ({' '.join(str(error).split())[:200] or type(error).__name__})"
         ) from None
+
+
+def _animated(image: PIL.Image.Image) -> bool:
+    """Whether frames or pages follow the first; photographs with a preview (MPO) do not count."""
+    try:
+        return image.format in ("GIF", "WEBP", "PNG", "TIFF") and getattr(image, "is_animated", False)
+    except Exception:  # what follows is damaged; the first frame was read
+        return True
+
+
+def _reduced(content: np.ndarray, side: int) -> np.ndarray:
+    """Averages of whole squares of pixels, so that the shorter side keeps at least `side` pixels."""
+    factor = min(content.shape[:2]) // side
+    if factor < 2:
+        return content
+    small = np.array(to_picture(content).reduce(factor))
+    return small[..., None] if content.shape[2] == 1 else small
 
 
 def _to_content(image: PIL.Image.Image) -> np.ndarray:

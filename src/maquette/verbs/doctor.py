@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.piece import Modality
-from maquette.sources import Found, Refused
+from maquette.sources import ARCHIVES, GONE, Refused
 
 FEWEST = 3  # pieces that can be split
+EXAMPLES = 3  # reasons of the quarantine that are said
+TABLES = (".csv", ".jsonl", ".json", ".tsv", ".xlsx", ".parquet")  # what may be meant as metadata
 
 
 def report(made: Corpus) -> str:
@@ -26,15 +29,34 @@ def report(made: Corpus) -> str:
     lines = [
         f"{facts['name']}: {len(made):,} {pretty}, {_shape(made)}",
         f"split: {counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test",
-        f"labels: {_listed(facts['labels']) or 'none'}",
+        f"labels: {_labels(facts['labels'], len(made))}",
         f"steered by: {steering}",
         f"duplicates: {twins['exact']:,} exact copies left out; {twins['near']:,} near twins, kept on one side of the split",
-        f"quarantined: {facts['quarantined']:,}"
-        + (f" ({made.path}/quarantine.jsonl says why)" if facts["quarantined"] else ""),
+        f"quarantined: {facts['quarantined']:,}{_why(made)}",
         f"licences: {_listed(facts['licences'])}",
         f"fingerprint: {made.fingerprint}",
     ]
-    return "\n".join(lines + [f"- {sentence}" for sentence in facts["advice"]])
+    return "\n".join(printable(line) for line in lines + [f"- {sentence}" for sentence in facts["advice"]])
+
+
+def printable(text: str) -> str:
+    """Names of files and labels come from anywhere; line ends and control characters in them are spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _labels(counts: Mapping[str, int], pieces: int) -> str:
+    without = pieces - sum(counts.values())
+    return (_listed(counts) + (f", without label {without:,}" if without else "")) if counts else "none"
+
+
+def _why(made: Corpus) -> str:
+    """The first reasons and where the others are, as far as the corpus has them."""
+    path = made.path / "quarantine.jsonl"
+    if not made.facts["quarantined"] or not path.is_file():
+        return ""
+    with path.open(encoding="utf-8") as lines:
+        first = _examples((row["file"], row["reason"]) for row in map(json.loads, lines))
+    return f" ({first}; all reasons are in {path})"
 
 
 def _shape(made: Corpus) -> str:
@@ -53,10 +75,11 @@ def _listed(counts: Mapping[str, int], most: int = 12) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in ranked[:most]) + more
 
 
-def advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool) -> list[str]:
+def advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool, refused: Refused) -> list[str]:
+    """Sentences on what is unusual about a corpus, and on what was not taken."""
     count = sum(facts["counts"].values())
     labels, twins = facts["labels"], facts["duplicates"]
-    found = modality.advice()
+    found = [*modality.advice(), *_not_taken(facts["other_files"], modality.pretty, refused)]
     single = [name for name, n in labels.items() if n == 1]
     if single:
         found.append(
@@ -79,6 +102,19 @@ def advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool) -> lis
     return found
 
 
+def _not_taken(others: Mapping[str, int], pretty: str, refused: Refused) -> Iterator[str]:
+    if others:
+        yield f"files that are no {pretty} were passed over: {_listed(others, 5)}"
+    if any(ending in TABLES for ending in others):
+        yield "a table about the pieces is read when it is named metadata.csv or metadata.jsonl"
+    gone = sum(reason.endswith(GONE) for reason in refused.values())
+    if gone:
+        yield (
+            f"{gone:,} rows of metadata name files that are not there, so what they say is lost; "
+            "file_name is the path below the folder of the table, as in cats/1.png"
+        )
+
+
 # ---- when nothing fits
 
 
@@ -87,15 +123,23 @@ def nothing(
     kind: type[Modality],
     name: str,
     suffixes: Mapping[str, tuple[str, ...]],
-    found: list[Found],
+    there: Mapping[str, int],
     refused: Refused,
 ) -> str:
-    """One sentence or two: what was expected, what came, what to do."""
-    endings = Counter(Path(f.name).suffix.lower() or "files without suffix" for f in found)
-    there = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(3)) or "no file"
-    others = [m for m, known in suffixes.items() if m != name and any(f.name.lower().endswith(known) for f in found)]
-    hint = f", did you mean --modality {others[0]}?" if others else ""
-    text = f"no {kind.pretty} under {source}: the {name} modality reads {' '.join(kind.suffixes)}; {there} found{hint}"
+    """One sentence or two: what was expected, what came (endings and how many), what to do."""
+    came = ", ".join(f"{n} {ending}" for ending, n in Counter(there).most_common(3)) or "no file"
+    others = [m for m, known in suffixes.items() if m != name and any(ending.endswith(known) for ending in there)]
+    mend = (
+        "convert, rename or unpack them to one of these kinds"
+        if there
+        else f"put at least {FEWEST} {kind.pretty} there"
+    )
+    mend = f"did you mean --modality {others[0]}?" if others else mend
+    reads = [s for s in kind.suffixes if s.removesuffix(".gz") == s]
+    text = (
+        f"no {kind.pretty} under {source}: the {name} modality reads {' '.join(reads)}, "
+        f"also in archives ({' '.join(ARCHIVES)}); {came} found, {mend}"
+    )
     return text + (f"; {_some(refused)}" if refused else "")
 
 
@@ -105,10 +149,20 @@ def nothing_left(source: Path, pretty: str, refused: Refused) -> str:
 
 def too_few(source: Path, pretty: str, count: int, copies: int, refused: Refused) -> str:
     text = f"at least {FEWEST} different {pretty} are needed to train, check and test; {source} has {count}"
-    text += f" and {copies} exact copies" if copies else ""
+    text += f" and {copies} exact copies of them" if copies else ""
     return text + (f"; {_some(refused)}" if refused else "; add more")
 
 
-def _some(refused: Refused, most: int = 3) -> str:
-    few = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:most])
-    return f"{len(refused)} went to quarantine ({few}{'; ...' if len(refused) > most else ''})"
+def _some(refused: Refused) -> str:
+    return f"{len(refused)} went to quarantine ({_examples(refused.items())})"
+
+
+def _examples(refused: Iterable[tuple[str, str]]) -> str:
+    """The most frequent reasons, each with the first file it befell."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for name, reason in refused:
+        first.setdefault(reason, name)
+        counts[reason] += 1
+    few = [f"{first[r]}{f' and {n - 1:,} more' if n > 1 else ''}: {r}" for r, n in counts.most_common(EXAMPLES)]
+    return printable("; ".join(few) + ("; ..." if len(counts) > EXAMPLES else ""))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from maquette import catalog, corpus, duplicates, files, sources
+from maquette.building import building
 from maquette.condition import Condition, fit_condition
 from maquette.corpus import SPLITS, Corpus, CorpusWriter
 from maquette.errors import ContentError, CorpusError, SettingError, UnknownName, Unreadable, UsageError
@@ -28,7 +28,19 @@ from maquette.splitting import split_groups
 from maquette.verbs import doctor
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0: not known)
-BOOKKEEPING = {"file_name", "source", "member", "pixels", "license", "licence", "owner", "url", "id", "sha256"}
+BOOKKEEPING = {
+    "file_name",
+    "source",
+    "member",
+    "pixels",
+    "animated",
+    "license",
+    "licence",
+    "owner",
+    "url",
+    "id",
+    "sha256",
+}
 KEPT = 128 << 20  # bytes of pieces that are held between the two passes instead of being decoded twice
 
 
@@ -57,7 +69,7 @@ def prepare(
     if standing := _standing(out, stamp):
         return standing
     _may_be_replaced(out, source)
-    with files.full_disk_in_words(out), _building(out) as folder:
+    with files.full_disk_in_words(out), building(out) as folder:
         work = _Work(source, folder, split, seed, progress or (lambda *_: None))
         work.gather(listed, modality, settings)
         work.look()
@@ -79,7 +91,7 @@ def encode(source: Corpus, codec: Codec, out: str | Path, codec_facts: Mapping[s
     space = codec.code_space
     kind = np.float32 if space.kind != "tokens" else np.uint16 if space.vocabulary <= 1 << 16 else np.int32
     spec = DataSpec(space, source.spec.condition, "categorical" if space.kind == "tokens" else "gaussian")
-    with files.full_disk_in_words(out), _building(out) as folder, torch.no_grad():
+    with files.full_disk_in_words(out), building(out) as folder, torch.no_grad():
         writer = CorpusWriter(folder, space, kind)
         lines = source.lines()
         for batch in _everything(source):
@@ -116,17 +128,24 @@ class _Work:
     def gather(self, listed: sources.Listing, modality: str, settings: Mapping[str, Any]) -> None:
         """The files, the modality that reads them, and what their folders and metadata say."""
         suffixes = {name: catalog.find("modalities", name).suffixes for name in catalog.names("modalities")}
-        all_suffixes = tuple(s for known in suffixes.values() for s in known)
-        wanted = (*all_suffixes, *sources.METADATA)
-        found, self.refused = sources.unpacked(listed, self.folder / "unpacked", lambda n: n.lower().endswith(wanted))
+        kinds = [catalog.find("modalities", name) for name in suffixes]
+        all_suffixes = tuple(s for one in kinds for s in (*one.suffixes, *one.companions))
+        found, self.refused, others = sources.unpacked(
+            listed, self.folder / "unpacked", (*all_suffixes, *sources.METADATA)
+        )
         self.name = _choose(modality, suffixes, found, self.source)
         kind = catalog.find("modalities", self.name)
         self.settings = catalog.check(kind, settings, self.name)
         self.modality: Modality = kind(**self.settings)
         rows = sources.metadata(found, self.refused)
         self.files = [f for f in found if f.name.lower().endswith(kind.suffixes)]
+        read = (*kind.suffixes, *kind.companions)
+        others.update(
+            sources.ending(n) for n, _ in found if not n.lower().endswith(read) and not sources.is_metadata(n)
+        )
+        self.others = dict(others.most_common())
         if not self.files:
-            raise ContentError(doctor.nothing(self.source, kind, self.name, suffixes, found, self.refused))
+            raise ContentError(doctor.nothing(self.source, kind, self.name, suffixes, self.others, self.refused))
         named = zip(self.files, sources.labels([f.name for f in self.files]), strict=True)
         self.known = {f.name: ({"label": label} if label else {}, rows.get(f.name, {})) for f, label in named}
 
@@ -236,6 +255,7 @@ class _Work:
                 "groups": int((sizes > 1).sum()),
             },
             "quarantined": len(self.refused),
+            "other_files": self.others,
             "source": sources.name_of(self.source),
             "codec": None,
             "stamp": stamp,
@@ -243,7 +263,7 @@ class _Work:
         choices = [self.name, self.settings, fitted, self.split, self.seed, facts["spec"]]
         self.modality.restore(fitted)
         facts["fingerprint"] = files.fingerprint([self.content, choices])
-        facts["advice"] = doctor.advice(facts, self.modality, dissolved)
+        facts["advice"] = doctor.advice(facts, self.modality, dissolved, self.refused)
         lines = "".join(
             json.dumps({"file": k, "reason": v}, ensure_ascii=False) + "\n" for k, v in self.refused.items()
         )
@@ -307,64 +327,14 @@ def _standing(out: Path, stamp: str, key: str = "stamp") -> Corpus | None:
 
 def _may_be_replaced(out: Path, source: Path) -> None:
     """Only a corpus is ever replaced. Raises UsageError."""
+    if blocked := next((p for p in out.absolute().parents if p.exists() and not p.is_dir()), None):
+        raise UsageError(f"{out} cannot be made, for {blocked} is a file; choose another folder with -o")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{out} is a file or a link; choose another folder with -o")
     if out.is_dir() and any(out.iterdir()) and not (out / "corpus.json").is_file():
         raise UsageError(f"{out} is not empty and no corpus, so it is left alone; choose another folder with -o")
     if source.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{out} holds the source {source}; choose another folder with -o")
-
-
-@contextmanager
-def _building(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when all is done; until then the old one stands."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(out)
-    folder = out.parent / f".{out.name}.preparing-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-        _swap(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _swap(new: Path, out: Path) -> None:
-    old = out.parent / f".{out.name}.replaced-{os.getpid()}"
-    files.sync(new)
-    if out.exists():
-        os.rename(out, old)
-    try:
-        os.rename(new, out)
-    except OSError:
-        if old.exists():
-            os.rename(old, out)
-        raise
-    files.sync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a killed prepare left; bring back a corpus that it had just moved away."""
-    for left in out.parent.glob(f".{out.name}.*-*"):
-        kind, _, process = left.name[len(out.name) + 2 :].partition("-")
-        if kind not in ("preparing", "replaced") or not process.isdigit() or _alive(int(process)):
-            continue
-        if kind == "replaced" and not out.exists():
-            os.rename(left, out)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 # ---- which modality, and what to say when nothing fits
