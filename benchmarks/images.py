@@ -123,11 +123,11 @@ def pair(row: str, corpus: Corpus, seed: int, seconds: float) -> tuple[Model, Co
     first, second = row.split("+")
     recipe = settle(make_recipe({"model": row, "seed": seed}))
     share = find("models", first).codec_share
-    codec = fitted(first, corpus, seed, seconds * share, recipe.models[first])
     start = time.process_time()
+    codec = fitted(first, corpus, seed, seconds * share, recipe.models[first])
     with torch.no_grad():
         codes = torch.cat([codec.encode(b.x) for b in corpus.once("train")])
-    left = seconds * (1 - share) - (time.process_time() - start)
+    left = seconds - (time.process_time() - start)
     return fitted(second, Codes(codes, codec.code_space), seed, left, recipe.models[second]), codec
 
 

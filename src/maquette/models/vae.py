@@ -41,7 +41,7 @@ class VAE(GenerativeModel):
         "large": {"width": 128, "dense": 2048, "blocks": 3},
     }
     batch_size = 64
-    as_codec = {"latent": "auto"}
+    as_codec = {"latent": "auto", "density": "normal"}
     codec_share = (
         0.75  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
     )
