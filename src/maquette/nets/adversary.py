@@ -82,6 +82,7 @@ class ClassicGenerator(nn.Module):
         self.rise = Rise(4 * width, 2 * width, quarter, half)
         self.head = transposed(2 * width, channels, half, axes)
         self.axes = tuple(axes)
+        self.apply(small)
 
     def forward(self, z: Tensor, condition: Tensor | float = 0.0) -> Tensor:
         z = with_condition(z, condition, self.features)
@@ -99,12 +100,27 @@ class ClassicDiscriminator(nn.Module):
         half = halves(axes)
         quarter = halves(half)
         self.falls = nn.Sequential(
-            Fall(channels, width, axes, half), nn.Dropout(0.3), Fall(width, 2 * width, half, quarter), nn.Dropout(0.3)
+            ClassicFall(channels, width, axes, half), ClassicFall(width, 2 * width, half, quarter), nn.Flatten()
         )
         self.features = 2 * width * prod(quarter)
+        self.apply(small)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.falls(channels_last(x)).flatten(1)
+        return self.falls(channels_last(x))
+
+
+class ClassicFall(nn.Module):
+    """(B, a, *fine) -> (B, b, *coarse): kernel 4 and stride 2, for at full resolution an uneven overlap draws a grid; leaky ReLU, dropout."""
+
+    def __init__(self, a: int, b: int, fine: Sequence[int], coarse: Sequence[int]):
+        super().__init__()
+        stride = strides(coarse, fine)
+        self.pad = missing(stride, coarse, fine)
+        self.conv = CONV[len(stride) - 1](a, b, [2 + s for s in stride], stride=stride, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = self.conv(F.pad(h, self.pad) if any(self.pad) else h)
+        return F.dropout(F.leaky_relu(h, 0.2), 0.3, self.training)
 
 
 class Rise(nn.Module):
@@ -154,8 +170,7 @@ class ToPatches(nn.Module):
     def __init__(self, channels: int, b: int, fine: Sequence[int], coarse: Sequence[int]):
         super().__init__()
         self.patch = strides(coarse, fine)
-        odd = [p * c - n for p, c, n in zip(self.patch, coarse, fine, strict=True)]
-        self.pad = [side for more in reversed(odd) for side in (0, more)]
+        self.pad = missing(self.patch, coarse, fine)
         self.conv = scaled(CONV[len(self.patch) - 1](channels * prod(self.patch), b, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,6 +205,12 @@ def strides(coarse: Sequence[int], fine: Sequence[int]) -> tuple[int, ...]:
     return tuple(1 if c == f else 2 for c, f in zip(coarse, fine, strict=True))
 
 
+def missing(stride: Sequence[int], coarse: Sequence[int], fine: Sequence[int]) -> list[int]:
+    """The padding, as F.pad wants it, that brings every odd axis to a whole number of steps."""
+    more = [s * c - n for s, c, n in zip(stride, coarse, fine, strict=True)]
+    return [side for n in reversed(more) for side in (0, n)]
+
+
 def transposed(a: int, b: int, coarse: Sequence[int], fine: Sequence[int], bias: bool = True) -> nn.Module:
     """Doubles every axis that grows: kernel 4 with stride 2 touches each place equally often, so it leaves no chequered traces."""
     stride = strides(coarse, fine)
@@ -208,6 +229,12 @@ def scaled(layer: nn.Module) -> nn.Module:
     nn.init.kaiming_normal_(layer.weight, 0.2)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def small(layer: nn.Module) -> None:
+    """Weights from N(0, 0.02), as DCGAN begins: neither player is sure of anything."""
+    if isinstance(layer, CONV + TRANSPOSED):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
 
 
 def channels_last(h: Tensor) -> Tensor:
