@@ -40,7 +40,7 @@ class VAE(GenerativeModel):
         "medium": {"width": 64, "dense": 1024, "blocks": 2},
         "large": {"width": 128, "dense": 2048, "blocks": 3},
     }
-    batch_size = 64
+    batch_size = 32
     as_codec = {"latent": "auto", "density": "normal"}
     codec_share = (
         0.75  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
@@ -68,7 +68,7 @@ class VAE(GenerativeModel):
         density: Annotated[
             Literal["mixture", "normal"], Field(description="what is sampled from: fitted to the latents, or N(0, I)")
         ] = "mixture",
-        components: Annotated[int, Field(gt=0, description="Gaussians of the mixture")] = 50,
+        components: Annotated[int, Field(gt=0, description="Gaussians of the mixture")] = 100,
         drop: Annotated[float, Field(ge=0, le=1, description="share of pieces whose condition is forgotten")] = 0.15,
     ):
         super().__init__(spec)
