@@ -24,7 +24,6 @@ from maquette.errors import RunError, SettingError, TrainingError
 from maquette.muon import Muon
 from maquette.space import Batch, Model, Optimiser, Phase
 
-
 AVERAGED = 4  # steps between two updates of the averaged weights
 
 
