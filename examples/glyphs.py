@@ -1,6 +1,6 @@
 """Draw the letters A-Z of every text font that matplotlib carries: a small free corpus on any machine.
 
-    python examples/glyphs.py content/glyphs        # content/glyphs/A/DejaVuSans.png ...
+python examples/glyphs.py content/glyphs        # content/glyphs/A/DejaVuSans.png ...
 """
 
 from __future__ import annotations

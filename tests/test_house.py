@@ -31,7 +31,6 @@ def modules() -> list[Path]:
     return sorted(p for p in SOURCE.rglob("*.py") if p.name != "__init__.py")
 
 
-
 def floor(name: str) -> int:
     found = [k for k, floor in enumerate(FLOORS) if name in floor]
     assert found, f"{name} has no floor: give it one in tests/test_house.py and docs/design.md"
@@ -44,7 +43,9 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "maquette":
             parts = node.module.split(".")[1:]
-            found |= {parts[0]} if parts else {alias.name for alias in node.names if (SOURCE / f"{alias.name}.py").exists()}
+            found |= (
+                {parts[0]} if parts else {alias.name for alias in node.names if (SOURCE / f"{alias.name}.py").exists()}
+            )
         if isinstance(node, ast.Import):
             found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("maquette.")}
     return found
@@ -104,5 +105,3 @@ def test_no_library_of_another_machine_slipped_in() -> None:
 
     if torch.version.cuda is None:
         assert not unwanted, f"a CPU environment should not hold {unwanted}"
-
-

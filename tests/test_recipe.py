@@ -26,7 +26,9 @@ def test_every_recipe_at_hand_is_valid(path: Path) -> None:
 
 
 def test_overrides_find_their_table() -> None:
-    recipe = override(make_recipe({"model": "vqvae+transformer"}), ["transformer.dropout=0.2", "batch_size=16", "seed=4"])
+    recipe = override(
+        make_recipe({"model": "vqvae+transformer"}), ["transformer.dropout=0.2", "batch_size=16", "seed=4"]
+    )
     assert recipe.models == {"transformer": {"dropout": 0.2}}
     assert recipe.train == {"batch_size": 16} and recipe.seed == 4
 

@@ -17,8 +17,9 @@ from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError, UnknownName
 from maquette.recipe import make_recipe
 from maquette.run import Run
+from maquette.trackers import TRACKERS
 from maquette.verbs.generate import Wish, generate
-from maquette.verbs.train import choose, train, training
+from maquette.verbs.train import choose, train, training, usual_place
 
 FAMILIES = ["gan", "vae", "flow", "vqvae+transformer", "vae+flow"]
 
@@ -175,3 +176,38 @@ def test_two_processes_end_with_the_same_weights(corpus: Corpus, tmp_path: Path)
     done = subprocess.run([*command, script, corpus.path, tmp_path], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text()
+
+
+def test_where_nobody_says_a_place_another_recipe_gets_its_own(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = usual_place(corpus, tiny("vae"))
+    train(corpus, tiny("vae"), first)
+    assert first == Path("runs/shapes-vae") == usual_place(corpus, tiny("vae"))
+    assert usual_place(corpus, tiny("vae", 7)) == Path("runs/shapes-vae-2")
+    assert usual_place(corpus, make_recipe({})).name.startswith("shapes-vae")
+
+
+def test_an_unknown_tracker_is_refused_before_anything_is_trained(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="did you mean tensorboard"):
+        train(corpus, tiny("vae"), tmp_path / "run", loggers=("tensorbord",))
+    assert not (tmp_path / "run").exists()
+
+
+def test_trackers_get_what_the_log_gets(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, list[str]]] = []
+
+    class Listener:
+        def __init__(self, folder: Path):
+            self.folder = folder
+
+        def add(self, step: int, logs: dict[str, float]) -> None:
+            seen.append((step, sorted(logs)))
+
+        def close(self) -> None:
+            seen.append((-1, []))
+
+    monkeypatch.setitem(TRACKERS, "listener", Listener)
+    train(corpus, tiny("vae"), tmp_path / "run", loggers=("listener",))
+    assert [step for step, _ in seen] == [6, -1] and "model/kl" in seen[0][1]

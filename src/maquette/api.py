@@ -66,7 +66,7 @@ def train(
     """Train or resume. choices: model, size, minutes, seed; settings: {"gan.loss": "hinge", "train.lr": 1e-3}."""
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
     recipe = to_recipe(recipe, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
-    place = Path(out) if out else default_run(corpus, recipe)
+    place = Path(out) if out else _train.usual_place(corpus, recipe)
     return Trained(_train.train(corpus, recipe, place))
 
 
@@ -82,10 +82,6 @@ def to_recipe(
 
 def _as_toml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def default_run(corpus: Corpus, recipe: Recipe) -> Path:
-    return Path("runs") / f"{corpus.path.name}-{recipe.model.replace('./', '').replace('/', '-')}"
 
 
 def open_run(path: str | Path) -> Trained:

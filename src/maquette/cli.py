@@ -72,12 +72,13 @@ def create(
     settings: Settings = None,
 ) -> None:
     """prepare + train + generate + audit in one line."""
-    from maquette.api import default_run, to_recipe
+    from maquette.api import to_recipe
+    from maquette.verbs.train import usual_place
 
     recipe = to_recipe(None, {"model": model, "minutes": minutes, "size": size, "seed": seed}, [])
     corpus = _prepare(source, None, "auto", [])
     recipe = to_recipe(recipe, {}, settings or [])
-    place = out or default_run(corpus, recipe)
+    place = out or usual_place(corpus, recipe)
     if not _watch(corpus, recipe, place, ()):
         return
     from maquette.run import Run
@@ -113,12 +114,13 @@ def train(
     log: Trackers = "",
 ) -> None:
     """Train a model; Ctrl-C saves, the same line resumes."""
-    from maquette.api import default_run, to_recipe
+    from maquette.api import to_recipe
     from maquette.corpus import Corpus
+    from maquette.verbs.train import usual_place
 
     chosen = to_recipe(recipe, {"model": model, "minutes": minutes, "size": size, "seed": seed}, settings or [])
     opened = Corpus.open(corpus)
-    _watch(opened, chosen, out or default_run(opened, chosen), tuple(x for x in log.split(",") if x))
+    _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
 
 
 @app.command()

@@ -203,7 +203,9 @@ class Codec(Protocol):
     """A trained model that turns pieces into codes and back; `prepare` applies it like a cleaning step."""
 
     code_space: Space
-    code_axes: tuple[int, ...]  # how the codes lie over the pixels: (7, 7) for 49 tokens of a 28 x 28 picture; (1,) where each sees all
+    code_axes: tuple[
+        int, ...
+    ]  # how the codes lie over the pixels: (7, 7) for 49 tokens of a 28 x 28 picture; (1,) where each sees all
 
     def encode(self, x: Tensor) -> Tensor: ...
     def decode(self, codes: Tensor) -> Tensor: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,8 +52,13 @@ class WandB:
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
+def known_trackers(names: Iterable[str]) -> None:
+    """Raises UnknownName, before anything is trained."""
+    for name in names:
+        if name not in TRACKERS:
+            raise UnknownName("tracker", name, TRACKERS)
+
+
 def open_tracker(name: str, folder: Path) -> Tracker:
-    """Raises UnknownName or MissingExtra."""
-    if name not in TRACKERS:
-        raise UnknownName("tracker", name, TRACKERS)
+    """Raises MissingExtra."""
     return TRACKERS[name](folder)

@@ -19,6 +19,7 @@ from maquette.corpus import Corpus
 from maquette.loop import TrainState, only_here, rank, seed_everything, world
 from maquette.run import Run, Sampler
 from maquette.space import Model, SampleRequest
+from maquette.trackers import open_tracker
 
 SHEET = 36  # pieces on a sample sheet, always of the seeds 0..35
 
@@ -214,8 +215,6 @@ def nothing() -> Iterator[None]:
 @contextmanager
 def loggers_for(names: tuple[str, ...], run: Run) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """One function that writes a record to every tracker by name (extra `log`); log.jsonl is always written besides."""
-    from maquette.trackers import open_tracker
-
     open_ = [open_tracker(name, run.path) for name in names] if rank() == 0 else []
     try:
         yield lambda step, logs: [tracker.add(step, logs) for tracker in open_] and None

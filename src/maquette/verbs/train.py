@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everythin
 from maquette.recipe import Recipe, differences, settle
 from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec
+from maquette.trackers import known_trackers
 from maquette.verbs.drive import Budget, Interruption, Progress, agreed, drive, nothing, processes
 from maquette.verbs.prepare import encode
 
@@ -35,6 +37,7 @@ def training(corpus: Corpus, recipe: Recipe, out: Path, *, loggers: tuple[str, .
     Raises RunError (another run, another corpus, locked), TrainingError, StorageError, SettingError.
     """
     out = Path(out)
+    known_trackers(loggers)
     with processes():
         recipe, reason = choose(recipe, corpus)
         recipe = settle(recipe)
@@ -119,6 +122,19 @@ def choose(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, str]:
             "for small pictures a VAE with a density fitted to its latents is nearest to the real ones for the time",
         )
     return recipe.model_copy(update={"model": name}), f"model: {name}, because {why}"
+
+
+def usual_place(corpus: Corpus, recipe: Recipe) -> Path:
+    """runs/<corpus>-<model> where nobody says another: the run of this very recipe if there is one, else the first free number."""
+    settled = settle(choose(recipe, corpus)[0])
+    stem = "+".join(Path(stage).stem for stage in settled.stages)
+    base = Path("runs") / f"{corpus.path.name}-{stem}"
+    places = chain([base], (base.with_name(f"{base.name}-{k}") for k in count(2)))
+    return next(p for p in places if not p.exists() or (Run.exists(p) and _same(Run.open(p), settled, corpus)))
+
+
+def _same(run: Run, settled: Recipe, corpus: Corpus) -> bool:
+    return not differences(run.recipe, settled) and run.facts["corpus"]["fingerprint"] == corpus.fingerprint
 
 
 def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, spec: DataSpec, **facts: Any) -> Run:
