@@ -172,7 +172,7 @@ def test_two_processes_end_with_the_same_weights(corpus: Corpus, tmp_path: Path)
         "    digest = hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()\n"
         "    (Path(sys.argv[2]) / str(l.rank())).write_text(digest)\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, script, corpus.path, tmp_path], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text()
