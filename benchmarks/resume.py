@@ -16,6 +16,8 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -32,24 +34,21 @@ from maquette.verbs import drive
 from maquette.verbs.prepare import prepare
 from maquette.verbs.train import train
 
-STEPS, SEED = 30, 0
+STEPS, SEED = 18, 0
 MODELS = {"gan": "gan", "vae": "vae", "flow": "flow", "vqvae": "vqvae", "transformer": "vqvae+transformer"}
 
 
-def main(trials: int) -> None:
+def main(trials: int, jobs: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         corpus = prepare(pictures(Path(temporary) / "pictures"), Path(temporary) / "corpus", settings={})
-        identical, interrupted = {}, {}
-        for name, model in MODELS.items():
-            identical[name], interrupted[name] = family(name, model, corpus, Path(temporary) / name, trials)
-            print(
-                f"{name}: {identical[name]} of {trials} identical, {interrupted[name]} were killed in the middle",
-                flush=True,
-            )
+        folders = [Path(temporary) / name for name in MODELS]
+        with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+            found = list(pool.map(family, MODELS.values(), [corpus] * len(MODELS), folders, [trials] * len(MODELS)))
+    identical, interrupted = (dict(zip(MODELS, column, strict=True)) for column in zip(*found, strict=True))
     update("resume", {"identical": identical, "killed_in_the_middle": interrupted, "of": trials}, SEED)
 
 
-def family(name: str, model: str, corpus: Corpus, folder: Path, trials: int) -> tuple[int, int]:
+def family(model: str, corpus: Corpus, folder: Path, trials: int) -> tuple[int, int]:
     start = time.monotonic()
     in_child(model, corpus, folder / "whole").wait()
     whole = state(folder / "whole")
@@ -63,6 +62,7 @@ def family(name: str, model: str, corpus: Corpus, folder: Path, trials: int) -> 
         middle += child.kill()
         in_child(model, corpus, place).wait()
         same += state(place) == whole
+    print(f"{model}: {same} of {trials} identical, {middle} were killed in the middle", flush=True)
     return same, middle
 
 
@@ -131,4 +131,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=50)
     torch.set_num_threads(1)
-    main(parser.parse_args().trials)
+    parser.add_argument("--jobs", type=int, default=2, help="families at once")
+    main(**vars(parser.parse_args()))
