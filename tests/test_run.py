@@ -136,3 +136,13 @@ def test_a_code_is_kept_where_all_its_pixels_are() -> None:
     kept = keep_codes(keep, Space("tokens", (16,), 5), (4, 4))
     assert kept.reshape(4, 4).tolist() == [[True, True, False, False]] * 4
     assert keep_codes(keep, Space("grid", (3, 4, 4)), (4, 4)).shape == (1, 3, 4, 4)
+
+
+def test_a_run_killed_while_it_was_made_or_saved_leaves_nothing_in_the_way(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    for name in (".lock", ".run.json.x1y2.json", "recipe.toml"):
+        (tmp_path / "half" / name).write_text("half a li")
+    assert Run.create(tmp_path / "half", run.recipe, run.facts).recipe == run.recipe
+    (run.path / "checkpoints" / ".00000001.4711").mkdir(parents=True)
+    run.save(state(run))
+    assert [p.name for p in (run.path / "checkpoints").iterdir()] == ["00000003"]

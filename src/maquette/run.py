@@ -61,7 +61,11 @@ class Run:
     def create(path: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
         """A new run folder. Raises RunError when something else is there."""
         path = Path(path)
-        if path.is_dir() and any(p.name not in (".lock", "codec") for p in path.iterdir()):
+        unfinished = {
+            "codec",
+            "recipe.toml",
+        }  # what a run that was killed while it was made leaves, beside hidden files
+        if path.is_dir() and any(p.name not in unfinished and p.name[0] != "." for p in path.iterdir()):
             raise RunError(f"{path} holds files but no run; choose an empty or a new folder with -o")
         write_text(path / "recipe.toml", to_toml(recipe))
         write_json(path / "run.json", {"version": VERSION, **facts})
@@ -146,7 +150,8 @@ class Run:
                 sync(final.parent)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        for old in self._checkpoints()[KEPT:]:
+        halves = final.parent.glob(".[0-9]*")  # of processes that were killed while they saved
+        for old in [*self._checkpoints()[KEPT:], *halves]:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
