@@ -113,7 +113,10 @@ def choose(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, str]:
     if space.kind == "tokens":
         name, why = "transformer", "it is the model of token sequences"
     elif side > 40:
-        name, why = "vae+flow", f"at {side} pixels a flow on the latents of a VAE is the cheapest way to sharp pictures"
+        name, why = (
+            "vae+flow",
+            f"at {side} pixels a flow on the latents of a VAE works on few numbers and so fits a short training",
+        )
     elif pieces < 1000:
         name, why = "vae", f"{pieces} training pieces are few, and a VAE learns most from few and does not collapse"
     else:
