@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,10 +16,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from results import update
+from results import data, update
 
 SEED = 0
-DATA = Path(os.environ.get("MAQUETTE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 ONE = """
 import json, resource, sys, time
 from maquette.verbs.prepare import prepare
@@ -82,9 +80,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, figures = Path(name), {}
         if "mnist" in chosen:
-            figures |= clock("mnist", measure(DATA / "mnist" / "train-images-idx3-ubyte.gz", folder))
+            figures |= clock("mnist", measure(data("mnist") / "train-images-idx3-ubyte.gz", folder))
         if "tiles" in chosen:
-            figures |= clock("tiles", measure(DATA / "crawl_tiles", folder))
+            figures |= clock("tiles", measure(data("crawl_tiles"), folder))
         if "million" in chosen:
             figures |= million(folder)
         update("prepare", figures, SEED)

@@ -95,8 +95,8 @@ def test_once_passes_over_a_split_in_order_and_a_limit_spreads_over_it(tmp_path)
 def test_augmentation_is_a_function_of_the_batch_and_leaves_the_global_chance_alone(tmp_path):
     c = make(tmp_path)
 
-    def noisy(x):
-        return x + torch.rand_like(x)
+    def noisy(batch: Batch) -> Batch:
+        return replace(batch, x=batch.x + torch.rand_like(batch.x))
 
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -290,11 +290,11 @@ def test_augmentation_shifts_and_flips_only_where_asked():
     few.restore({**few.fitted, "pieces": 100})
     many.restore({**many.fitted, "pieces": 5_000})
     torch.manual_seed(0)
-    assert torch.equal(many.augment(x), x)
-    columns = few.augment(x).nonzero()[:, 3].unique().tolist()
+    assert torch.equal(many.augment(Batch(x)).x, x)
+    columns = few.augment(Batch(x)).x.nonzero()[:, 3].unique().tolist()
     assert columns == [3, 4, 5]
-    assert Image(augment="flip+shift").augment(x).nonzero()[:, 3].unique().tolist() == [3, 4, 5, 10, 11, 12]
-    assert torch.equal(Image(augment="off").augment(x), x)
+    assert Image(augment="flip+shift").augment(Batch(x)).x.nonzero()[:, 3].unique().tolist() == [3, 4, 5, 10, 11, 12]
+    assert torch.equal(Image(augment="off").augment(Batch(x)).x, x)
 
 
 def test_a_modality_is_restored_from_the_facts_of_a_corpus():

@@ -29,7 +29,7 @@ from maquette.splitting import SPLITS
 VERSION = 1
 IN_MEMORY = 1 << 30  # bytes; a larger corpus stays memory-mapped
 SHARD = 64 << 20  # bytes of one shard
-Augment = Callable[[Tensor], Tensor]
+Augment = Callable[[Batch], Batch]
 
 
 class Corpus:
@@ -191,7 +191,7 @@ class _Order:
 def _augmented(batch: Batch, augment: Augment, seed: int) -> Batch:
     with torch.random.fork_rng(devices=[]):  # the loop's own chance must not depend on whether pieces are augmented
         torch.manual_seed(seed % (2**63 - 1))
-        return Batch(augment(batch.x), batch.condition, batch.index)
+        return augment(batch)
 
 
 def to_tensor(stored: np.ndarray) -> Tensor:

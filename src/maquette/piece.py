@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.space import Likelihood, Space
+from maquette.condition import Condition
+from maquette.errors import ContentError
+from maquette.finding import Finding
+from maquette.space import Batch, Constraint, Likelihood, Space
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,50 @@ class Piece:
         if self.modality is None:
             raise ValueError("this piece belongs to no modality; pass modality= when you make it")
         return self.modality.write(self, Path(path))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asks of a piece beside its condition, in words that the modality understands.
+
+    source  a file to vary, continue or fill in; keep: what stays of it (a mask file; a voice; bars=1-4)
+    prompt  how it begins; form: a form of verse or a pattern; rules: of composition; bars, length: how long
+    """
+
+    source: str | None = None
+    keep: str | None = None
+    prompt: str | None = None
+    form: str | None = None
+    rules: tuple[str, ...] = ()
+    bars: int | None = None
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """The same as tensors of one piece: source and keep (*space.shape), or (n,) of a ragged space; see SampleRequest."""
+
+    source: Tensor | None = None
+    keep: Tensor | None = None
+    length: int | None = None
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True)
+class Works:
+    """What a modality may look at to judge generated pieces in its own terms.
+
+    generated, held  new pieces and pieces of the test split; train: as many of the train split, for the floor
+    training         passes once over the tokens (n,) of the whole train split
+    asked            what was asked of the generated ones
+    """
+
+    generated: list[Piece]
+    held: list[Piece]
+    train: list[Piece]
+    training: Callable[[], Iterator[np.ndarray]]
+    asked: Asked = Asked()
+    seed: int = 0
 
 
 class Modality(ABC):
@@ -64,32 +111,72 @@ class Modality(ABC):
 
     @abstractmethod
     def to_array(self, piece: Piece) -> np.ndarray:
-        """What a corpus stores of a cleaned piece: (*space.shape), uint8 for pictures (see corpus.to_float)."""
+        """What a corpus stores of a cleaned piece: (*space.shape), uint8 for pictures (see corpus.to_float); of a ragged space
+        (n,) uint16 or int32 tokens without the end."""
 
     @abstractmethod
     def to_piece(self, x: Tensor, facts: Mapping[str, Any] | None = None) -> Piece:
-        """x (*space.shape), float in [-1, 1] or int64 tokens -> a piece; the mirror of to_array."""
+        """x (*space.shape), float in [-1, 1] or int64 tokens (cut at the first end) -> a piece; the mirror of to_array."""
 
     @abstractmethod
     def write(self, piece: Piece, path: Path) -> Path:
-        """Write one file with the piece's facts in its metadata where the format has any; atomic."""
+        """Write one file with the piece's facts in its metadata where the format has any, else in a file beside it; atomic."""
+
+    @staticmethod
+    def read_facts(path: str | Path) -> dict[str, Any]:
+        """What `write` noted with a piece; {} where there is nothing of ours. Raises Unreadable."""
+        return {}
 
     @abstractmethod
     def sheet(self, pieces: list[Piece], path: Path, columns: int = 0, captions: list[str] | None = None) -> Path:
-        """One file that shows many pieces at once."""
+        """One file that shows many pieces at once: `path`, or the same with the suffix this modality needs."""
 
     @abstractmethod
-    def keep(self, path: Path) -> Tensor:
-        """A mask a person can draw -> (*space.shape) bool, True where a source stays as it is."""
+    def start(self, asked: Asked) -> Start:
+        """A person's words as tensors. Raises UsageError for what this modality does not know, ContentError, Unreadable."""
 
-    def augment(self, x: Tensor) -> Tensor:
-        """x (B, *space.shape) -> a random variation that is still a likely piece; chance from torch's global generator."""
-        return x
+    def exhibit(self, piece: Piece) -> str:
+        """A piece as HTML that needs nothing from outside, for reports."""
+        return ""
+
+    def augment(self, batch: Batch, condition: Condition | None = None) -> Batch:
+        """A random variation that is still likely; what it changes of the conditions it says there. Chance from torch's global
+        generator."""
+        return batch
+
+    def conditions(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What a person asks, as values of the fields of the corpus: mood=calm may stand for a tempo and a mode."""
+        return dict(asked)
+
+    def sketch(self, piece: Piece) -> np.ndarray | None:
+        """Some numbers (K,) that near twins share; None where near twins are not looked for this way."""
+        return None
+
+    def twins(self, sketches: np.ndarray) -> np.ndarray:
+        """sketches (N, K) -> group (N,) int64, the same for near twins."""
+        return np.arange(len(sketches))
+
+    def units(self, piece: Piece) -> dict[str, int]:
+        """How many of what a likelihood may be divided by: {"character": 120, "byte": 131}."""
+        return {}
+
+    def findings(self, works: Works) -> list[Finding]:
+        """The modality's own figures, each beside the value of held-out pieces."""
+        return []
 
     def advice(self) -> list[str]:
         """Sentences for the doctor's report, before training."""
         return []
 
     def to_tensor(self, piece: Piece) -> Tensor:
-        """(*space.shape), as a model sees it."""
+        """(*space.shape), as a model sees it; (n,) of a ragged space."""
         return torch.from_numpy(self.to_array(piece))
+
+    def one(self, path: str | Path) -> Piece:
+        """The only piece of a file. Raises ContentError where it holds none or many."""
+        if not Path(path).is_file():
+            raise ContentError(f"no file {path}; --source and --keep take the path of one file")
+        pieces = list(self.read(Path(path)))
+        if len(pieces) != 1:
+            raise ContentError(f"{path} should hold one piece; it holds {len(pieces)}")
+        return pieces[0]

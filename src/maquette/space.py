@@ -26,16 +26,24 @@ class Space:
     tokens  shape (L,); int64 in [0, vocabulary); where a token is a number written in digits, `digits` holds the base
             of each, the lowest first, and the vocabulary is their product: codes that share a digit are akin
     vector  shape (D,); float
+
+    end      tokens: the one that closes a piece; then pieces have any length, L is how much a model sees at once, and what
+             follows the end is padding with the same token. -1 where every piece fills the shape
+    periods  tokens: lengths after which places mean the same again (4 voices; 16 tokens of a beat), each a multiple of
+             the one before; windows into a long piece begin at multiples of the longest
     """
 
     kind: Literal["grid", "tokens", "vector"]
     shape: tuple[int, ...]
     vocabulary: int = 0
     digits: tuple[int, ...] = ()
+    end: int = -1
+    periods: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "digits", tuple(int(n) for n in self.digits))
+        object.__setattr__(self, "periods", tuple(int(n) for n in self.periods))
         ranks = {"grid": (2, 3, 4), "tokens": (1,), "vector": (1,)}
         if self.kind not in ranks or len(self.shape) not in ranks[self.kind] or min(self.shape) < 1:
             raise SpaceError(
@@ -47,6 +55,13 @@ class Space:
             )
         if self.digits and prod(self.digits) != self.vocabulary:
             raise SpaceError(f"digits of bases {self.digits} make {prod(self.digits)} tokens, not {self.vocabulary}")
+        if not -1 <= self.end < max(self.vocabulary, 0) or (self.kind != "tokens" and self.end >= 0):
+            raise SpaceError(f"the end should be one of {self.vocabulary} tokens; {self.end} came")
+
+    @property
+    def ragged(self) -> bool:
+        """Whether pieces have lengths of their own."""
+        return self.end >= 0
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -91,17 +106,22 @@ class DataSpec:
 @dataclass(frozen=True)
 class Batch:
     """x (B, *space.shape); condition (B, condition.width) float with NaN for what is not known, or None;
-    index (B,) int64, the numbers of the pieces in their corpus."""
+    index (B,) int64, the numbers of the pieces in their corpus.
+
+    Of a ragged space x is (B, n), n <= L: windows into pieces, padded with the end token, which a window holds only where its
+    piece ends there. before (B,) int64: the token before each window, -1 where the piece begins; None: all begin.
+    """
 
     x: Tensor
     condition: Tensor | None = None
     index: Tensor | None = None
+    before: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(*(None if t is None else change(t) for t in (self.x, self.condition, self.index)))
+        return Batch(*(None if t is None else change(t) for t in (self.x, self.condition, self.index, self.before)))
 
     def to(self, device: torch.device | str) -> Batch:
         return self.map(lambda t: t.to(device, non_blocking=True))
@@ -217,10 +237,28 @@ class Embedder(Protocol):
         ...
 
 
+class Guide(Protocol):
+    """What one piece may still become while it is written."""
+
+    def allowed(self) -> Tensor | None:
+        """(V,) bool: the tokens that may come next, at least one; None: all may."""
+        ...
+
+    def push(self, token: int) -> None:
+        """`token` was written."""
+        ...
+
+
+class Constraint(Protocol):
+    """A rule that always holds, such as a form of verse: `begin(seed)` is the guide of one piece; its chance is its own."""
+
+    def begin(self, seed: int) -> Guide: ...
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """seeds: one a piece. condition (B, width), NaN where nothing is asked. source (B, *shape): the piece to vary,
-    continue or infill. keep (B, *shape) bool: True where `source` must stay as it is."""
+    continue or infill. keep (B, *shape) bool: True where `source` must stay as it is. Of a ragged space both are (B, n)."""
 
     seeds: tuple[int, ...]
     condition: Tensor | None = None
@@ -231,6 +269,9 @@ class SampleRequest:
     steps: int | None = None
     top_k: int = 0  # tokens: 0 is off
     top_p: float = 1.0  # tokens: 1 is off
+    length: int | None = None  # ragged tokens: of the longest piece; none: what the model sees at once
+    repetition: float = 1.0  # ragged tokens: a token of the last 64 is this many times less likely; 1 is off
+    constraint: Constraint | None = None  # tokens: which may come next
 
     def __len__(self) -> int:
         return len(self.seeds)

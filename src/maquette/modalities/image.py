@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,9 +23,10 @@ from torch import Tensor
 
 from maquette import arrays, files, sheets
 from maquette.cleaning import MULTIPLE, STEPS, Step, to_picture, with_channels
+from maquette.condition import Condition
 from maquette.errors import MaquetteError, SettingError, Unreadable, UsageError
-from maquette.piece import Modality, Piece
-from maquette.space import Space
+from maquette.piece import Asked, Modality, Piece, Start
+from maquette.space import Batch, Space
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF")  # sniffed from the content; a suffix may lie
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -178,10 +180,19 @@ class Image(Modality):
         """(C, H, W) in [-1, 1]"""
         return torch.from_numpy(self.to_array(piece).copy()).float().div(127.5).sub(1)
 
-    def keep(self, path: Path) -> Tensor:
-        """A mask picture, laid over the source as it is cleaned -> (C, H, W) bool: True where it is white."""
-        cleaned = self.clean(next(self.read(path))).content[..., : min(3, self.space.shape[0])]
-        return torch.from_numpy(cleaned.mean(-1) > 127).expand(self.space.shape).clone()
+    def start(self, asked: Asked) -> Start:
+        """source: a picture; keep: a mask picture, laid over it as it is cleaned: what is white stays."""
+        known = {"source", "keep"}
+        if other := next((k for k, v in vars(asked).items() if v and k not in known), None):
+            raise UsageError(f"{other} means nothing to pictures; --source and --keep take picture files")
+        source = None if asked.source is None else self.to_tensor(self.clean(self.one(asked.source)))
+        keep = None if asked.keep is None else self._white(self.clean(self.one(asked.keep)))
+        return Start(source, keep)
+
+    def _white(self, mask: Piece) -> Tensor:
+        """(C, H, W) bool: True where a mask is white."""
+        levels = mask.content[..., : min(3, self.space.shape[0])].mean(-1)
+        return torch.from_numpy(levels > 127).expand(self.space.shape).clone()
 
     def write(self, piece: Piece, path: Path) -> Path:
         """PNG, JPEG and WebP carry the facts as JSON, read back by `read_facts`; the other formats carry none."""
@@ -213,14 +224,14 @@ class Image(Modality):
         """An animated .gif, .webp or .png (APNG) of pieces of one size, endless."""
         return sheets.animate([p.content for p in pieces], path, milliseconds)
 
-    def augment(self, x: Tensor) -> Tensor:
+    def augment(self, batch: Batch, condition: Condition | None = None) -> Batch:
         """x (B, C, H, W): shifted by up to a sixteenth of a side, edges repeated; mirrored only where it was asked for."""
-        wanted = self._variation()
+        wanted, x = self._variation(), batch.x
         if wanted == "off":
-            return x
+            return batch
         if wanted.startswith("flip"):
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
-        return _shifted(x)
+        return replace(batch, x=_shifted(x))
 
     def _variation(self) -> str:
         if self.variation == "auto":

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maquette.loop import world
 from maquette.nets.condition import ConditionEmbedding, drop_condition
+from maquette.nets.dense import VectorField
 from maquette.nets.unet import UNet
 from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, noise
 
@@ -58,7 +59,10 @@ class Flow(GenerativeModel):
             foresee = "velocity" if math.prod(spec.space.axes) == 1 else "piece"
         self.foresee, self.solver, self.solver_steps, self.drop = foresee, solver, solver_steps, drop
         channels, axes = spec.space.shape[0], spec.space.axes
-        self.body = UNet(channels, axes, width=width, blocks=blocks, dense=dense, features=features, patch=patch)
+        if math.prod(axes) == 1:
+            self.body = VectorField(channels, dense=dense, blocks=blocks + 2, features=features)
+        else:
+            self.body = UNet(channels, axes, width=width, blocks=blocks, dense=dense, features=features, patch=patch)
         self.embed_condition = ConditionEmbedding(spec.condition, features)
         self.register_buffer("reach", torch.ones(()))  # largest value seen: 1 of pictures, more of codes
 

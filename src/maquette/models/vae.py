@@ -42,9 +42,7 @@ class VAE(GenerativeModel):
     }
     batch_size = 32
     as_codec = {"latent": "auto", "density": "normal"}
-    codec_share = (
-        0.75  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
-    )
+    codec_share = 0.7  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
 
     def __init__(
         self,

@@ -12,7 +12,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from maquette.nets.conv import Patches, Residual, Unpatch, depth, pyramid
+from maquette.nets.conv import FiLM, Patches, Residual, Unpatch, depth, pyramid
+from maquette.nets.waves import Waves
 
 
 class ToVector(nn.Module):
@@ -57,6 +58,38 @@ class FromVector(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.head(self.blocks(self.body(self.mix(beside(z, context))).unflatten(1, self.grid)))
+
+
+class VectorField(nn.Module):
+    """x (B, D, 1, ...), t (B,) in [0, 1], context (B, F) or 0.0 -> the same shape; starts at zero. For latents that are one vector."""
+
+    def __init__(self, channels: int, *, dense: int, blocks: int, features: int):
+        super().__init__()
+        self.time = nn.Sequential(Waves(64), nn.Linear(64, features), nn.GELU(), nn.Linear(features, features))
+        self.stem = nn.Linear(channels, dense)
+        self.blocks = nn.ModuleList([Steered(dense, features) for _ in range(blocks)])
+        self.norm, self.head = nn.LayerNorm(dense), nn.Linear(dense, channels)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | float = 0.0) -> Tensor:
+        context = nn.functional.gelu(self.time(t) + context)
+        h = self.stem(x.flatten(1))
+        for block in self.blocks:
+            h = block(h, context)
+        return self.head(nn.functional.gelu(self.norm(h))).view_as(x)
+
+
+class Steered(nn.Module):
+    """h (B, D) + two dense layers of its norm, scaled and shifted by context (B, F) between them."""
+
+    def __init__(self, features: int, context: int):
+        super().__init__()
+        self.norm, self.film = nn.LayerNorm(features), FiLM(context, features)
+        self.first, self.last = nn.Linear(features, features), nn.Linear(features, features)
+
+    def forward(self, h: Tensor, context: Tensor) -> Tensor:
+        return h + self.last(nn.functional.gelu(self.film(self.first(self.norm(h)), context)))
 
 
 class Perceptron(nn.Module):

@@ -3,15 +3,14 @@ convolution a level, residual blocks and one dense layer over the whole grid at 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
-import torch
 from torch import Tensor, nn
 
 from maquette.nets.conv import CONV, Double, FiLM, Patches, Residual, Unpatch, depth, halve, norm, pyramid, same, widths
+from maquette.nets.waves import Waves
 
 
 class UNet(nn.Module):
@@ -21,7 +20,6 @@ class UNet(nn.Module):
         self, channels: int, axes: Sequence[int], *, width: int, blocks: int, dense: int, features: int, patch: int
     ):
         super().__init__()
-        width = dense // 2 if prod(axes) == 1 else width  # dense layers alone: a vector of latents
         patch = min(patch, 2 ** depth(axes))
         coarse = -(-max(axes) // patch)
         extents = pyramid([-(-n // patch) for n in axes], depth([coarse]))
@@ -53,18 +51,6 @@ class UNet(nn.Module):
         for up, layer in zip(self.up, self.after, strict=True):
             h = layer(up(h) + kept.pop(), context)
         return self.head(self.norm(h))
-
-
-class Waves(nn.Module):
-    """t (B,) -> (B, features): sines and cosines of octaves (Vaswani 2017), for times in [0, 1]."""
-
-    def __init__(self, features: int):
-        super().__init__()
-        self.register_buffer("rates", torch.exp(torch.linspace(0.0, math.log(1000.0), features // 2)), persistent=False)
-
-    def forward(self, t: Tensor) -> Tensor:
-        angle = t[:, None] * self.rates
-        return torch.cat([angle.sin(), angle.cos()], 1)
 
 
 class Layer(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor
 from maquette import catalog
 from maquette.errors import ContentError, RunError, SettingError, UsageError
 from maquette.loop import pick_device
-from maquette.piece import Modality, Piece
+from maquette.piece import Asked, Modality, Piece
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
 
@@ -26,19 +26,25 @@ class Wish:
 
     seed         of the first piece; piece k has seed + k
     condition    {"label": "dragon"}; empty: labels as often as they occur in training
-    source       a file to vary, continue or infill; keep: a mask file, white stays as it is
-    temperature, guidance, steps, top_k, top_p: see SampleRequest
+    source, keep, prompt, form, rules, bars, length: see piece.Asked
+    temperature, guidance, steps, top_k, top_p, repetition: see SampleRequest
     """
 
     seed: int = 0
     condition: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
     keep: str | None = None
+    prompt: str | None = None
+    form: str | None = None
+    rules: Sequence[str] = ()
+    bars: int | None = None
+    length: int | None = None
     temperature: float = 1.0
     guidance: float = 1.0
     steps: int | None = None
     top_k: int = 0
     top_p: float = 1.0
+    repetition: float = 1.0
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
@@ -48,11 +54,18 @@ class Wish:
             ("steps", self.steps is None or self.steps >= 1, ">= 1"),
             ("top_k", self.top_k >= 0, ">= 0"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("repetition", self.repetition >= 1, ">= 1"),
+            ("bars", self.bars is None or self.bars >= 1, ">= 1"),
+            ("length", self.length is None or self.length >= 1, ">= 1"),
         ):
             if not fits:
                 raise SettingError(f"{name} should be {expected}; {getattr(self, name)} came")
         if self.keep and not self.source:
             raise UsageError("--keep marks what stays of a source; give the source too, with --source")
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.source, self.keep, self.prompt, self.form, tuple(self.rules), self.bars, self.length)
 
 
 def generate(run: Run, n: int = 16, wish: Wish | None = None, device: str = "auto") -> list[Piece]:
@@ -95,24 +108,25 @@ def interpolate(
 
 def to_request(run: Run, modality: Modality, wish: Wish, seeds: Sequence[int]) -> SampleRequest:
     """A wish in words as tensors."""
-    source = keep = None
-    if wish.source:
-        source = _tensor(modality, Path(wish.source)).unsqueeze(0).expand(len(seeds), *modality.space.shape)
-    if wish.keep:
-        if not Path(wish.keep).is_file():
-            raise ContentError(f"no file {wish.keep}; --keep takes the path of a mask, white where the source stays")
-        keep = modality.keep(Path(wish.keep)).unsqueeze(0).expand(len(seeds), *modality.space.shape)
+    start = modality.start(wish.asked)
     return SampleRequest(
         tuple(seeds),
-        _condition(run, wish.condition, seeds),
-        source,
-        keep,
+        _condition(run, modality.conditions(wish.condition), seeds),
+        _for_each(start.source, seeds),
+        _for_each(start.keep, seeds),
         wish.temperature,
         wish.guidance,
         wish.steps,
         wish.top_k,
         wish.top_p,
+        start.length,
+        wish.repetition,
+        start.constraint,
     )
+
+
+def _for_each(x: Tensor | None, seeds: Sequence[int]) -> Tensor | None:
+    return None if x is None else x.unsqueeze(0).expand(len(seeds), *x.shape)
 
 
 def _condition(run: Run, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tensor | None:
@@ -125,21 +139,11 @@ def _condition(run: Run, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tens
     return torch.tensor([run.spec.condition.encode(asked)]).expand(len(seeds), -1)
 
 
-def _tensor(modality: Modality, path: Path) -> Tensor:
-    """One file as the model sees it. Raises ContentError where it holds no single piece."""
-    if not path.is_file():
-        raise ContentError(f"no file {path}; --source and --keep take the path of one file")
-    pieces = list(modality.read(path))
-    if len(pieces) != 1:
-        raise ContentError(f"{path} should hold one piece; it holds {len(pieces)}")
-    return modality.to_tensor(modality.clean(pieces[0]))
-
-
 def papers(run: Run, wish: Wish) -> dict[str, Any]:
     """What a piece carries: enough to make it again and to explain it."""
     from maquette import __version__
 
-    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {})}
+    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {}, ())}
     return {
         "generator": f"maquette {__version__}",
         "run": run.path.as_posix() if not run.path.is_absolute() else run.path.name,

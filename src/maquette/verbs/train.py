@@ -208,4 +208,6 @@ def _minutes(minutes: float | None, plan: Plan) -> float | None:
 
 def _augment(corpus: Corpus) -> Callable | None:
     """Pieces are varied as their modality allows; codes are not."""
-    return None if corpus.facts.get("codec") else catalog.modality(corpus.facts["modality"]).augment
+    if corpus.facts.get("codec"):
+        return None
+    return partial(catalog.modality(corpus.facts["modality"]).augment, condition=corpus.spec.condition)
