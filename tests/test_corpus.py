@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from maquette import files
 from maquette.condition import Condition, Field
 from maquette.corpus import SPLITS, Corpus, CorpusWriter
 from maquette.errors import CorpusError, SettingError, StorageError, UnknownName
-from maquette.space import DataSpec, Space
+from maquette.space import Batch, DataSpec, Space
 
 
 def make(folder, count=20, space=None, kind=np.uint8, conditioned=True):

@@ -12,6 +12,7 @@ from maquette import catalog
 from maquette.errors import MissingExtra, SettingError, UnknownName, Unreadable, UsageError
 from maquette.modalities.image import Image
 from maquette.piece import Piece
+from maquette.space import Batch
 
 CHANCE = np.random.default_rng(0)
 

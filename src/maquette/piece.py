@@ -111,8 +111,17 @@ class Modality(ABC):
 
     @abstractmethod
     def to_array(self, piece: Piece) -> np.ndarray:
-        """What a corpus stores of a cleaned piece: (*space.shape), uint8 for pictures (see corpus.to_float); of a ragged space
-        (n,) uint16 or int32 tokens without the end."""
+        """What a corpus stores of a cleaned piece: (*space.shape), uint8 for pictures (see corpus.to_tensor). Of a ragged space
+        (n,) of any integers, from which `encode` makes tokens: the bytes of a text."""
+
+    def learn(self, train: Callable[[], Iterator[np.ndarray]]) -> dict[str, Any]:
+        """Ragged: what must be learnt from the train split alone, such as a vocabulary; JSON, added to what `fit` gave and given to
+        `restore`. `train()` passes over what `to_array` gave."""
+        return {}
+
+    def encode(self, stored: np.ndarray) -> np.ndarray:
+        """Ragged: what `to_array` gave -> tokens (n,) without the end. Known after `learn` and `restore`, as `space` is."""
+        return stored
 
     @abstractmethod
     def to_piece(self, x: Tensor, facts: Mapping[str, Any] | None = None) -> Piece:
@@ -170,7 +179,7 @@ class Modality(ABC):
 
     def to_tensor(self, piece: Piece) -> Tensor:
         """(*space.shape), as a model sees it; (n,) of a ragged space."""
-        return torch.from_numpy(self.to_array(piece))
+        return torch.from_numpy(self.encode(self.to_array(piece)).astype(np.int64))
 
     def one(self, path: str | Path) -> Piece:
         """The only piece of a file. Raises ContentError where it holds none or many."""
