@@ -451,8 +451,13 @@ class RaggedWriter:
             stream.seek(0)
             _write_header(stream, starts[-1], kind)  # numpy leaves room for the number to grow
         files.sync(self.folder / "tokens.npy")
+        self.starts = starts
         save(self.folder / "starts.npy", np.array(starts))
         (self.folder / "stored.bin").unlink()
+
+    def count(self, numbers: np.ndarray) -> int:
+        """Tokens of these pieces, ends included."""
+        return int(np.diff(np.array(self.starts))[numbers].sum())
 
     def finish(self, splits: Mapping[str, np.ndarray], conditions: np.ndarray | None, facts: Mapping[str, Any]) -> None:
         finish(self.folder, splits, conditions, facts)

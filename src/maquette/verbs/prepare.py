@@ -247,7 +247,8 @@ class _Work:
         fitted = self._learnt({**self.fitted, "pieces": len(splits["train"])}, splits["train"])
         rows = [self.rows[i] for i in splits["train"].tolist()]
         condition = fit_condition(rows, always=self.modality.fields())
-        spec = DataSpec(self.modality.space, condition, self.modality.likelihood)
+        tokens = self.writer.count(splits["train"]) if isinstance(self.writer, RaggedWriter) else 0
+        spec = DataSpec(self.modality.space, condition, self.modality.likelihood, tokens)
         sizes = np.unique(group, return_counts=True)[1]
         facts = {
             "name": sources.name_of(self.source),
