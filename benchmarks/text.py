@@ -4,8 +4,8 @@
     python benchmarks/text.py --nanogpt PATH       # besides, the original from a checkout
 
 nanoGPT's split (first 90 % train, the rest validation). Each model is judged on the whole validation split in windows that slide by half of its own
-context, every character once. Seconds are process time of one thread, training alone. The blend's gate and nothing else is learnt on the first half of
-the validation split; `blend` is then the mean over both halves, each judged by the gate of the other.
+context, every character once. Seconds are process time of one thread, training alone. The gate of the blend is learnt on one half of the
+validation split and judged on the other, and the other way round; the figure is the mean.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import argparse
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from results import data, update
+from results import data
 
 from maquette import catalog
-from maquette.corpus import Corpus, RaggedWriter, Ragged
+from maquette.corpus import Corpus, Ragged, RaggedWriter
 from maquette.likelihood import piece_nats
 from maquette.loop import loop, make_plan, seed_everything
 from maquette.recipe import make_recipe, settle
@@ -50,7 +47,7 @@ def shakespeare(folder: Path, context: int) -> Corpus:
     writer.tokens(stored, lambda x: x, space)
     splits = {name: np.array([i]) for i, name in enumerate(("train", "validation", "test"))}
     spec = DataSpec(space, None, "categorical", cut + 1)
-    counts = {name: 1 for name in splits}
+    counts = dict.fromkeys(splits, 1)
     writer.finish(splits, None, {"spec": spec.to_json(), "counts": counts, "fingerprint": "-", "modality": {}})
     return Corpus.open(folder)
 
