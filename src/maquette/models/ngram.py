@@ -35,7 +35,10 @@ class NGram(GenerativeModel):
         spec: DataSpec,
         *,
         order: Annotated[
-            int, Field(ge=0, le=MOST, description="tokens that are counted together; 0: found on a tenth of the train split")
+            int,
+            Field(
+                ge=0, le=MOST, description="tokens that are counted together; 0: found on a tenth of the train split"
+            ),
         ] = 0,
     ):
         super().__init__(spec)

@@ -195,7 +195,9 @@ class Trie:
             chance[level.symbol == self.vocabulary] = 0
             return smoothed(level, counts, chance, np.array([np.log(self.vocabulary)]), np.array([1 / self.vocabulary]))
         lower, grams = self.below[number - 1], self.levels[number - 1]
-        return smoothed(level, counts, lower.chance[level.suffix], lower.entropy[grams.suffix], lower.peak[grams.suffix])
+        return smoothed(
+            level, counts, lower.chance[level.suffix], lower.entropy[grams.suffix], lower.peak[grams.suffix]
+        )
 
     def tables(self) -> Tables:
         """The model of the order that was grown."""
@@ -213,9 +215,7 @@ def continuations(level: Level, suffixes: np.ndarray) -> np.ndarray:
     return np.where(level.opens, level.counts, np.maximum(found, level.counts > 0))
 
 
-def smoothed(
-    level: Level, counts: np.ndarray, lower: np.ndarray, entropy: np.ndarray, peak: np.ndarray
-) -> Smoothed:
+def smoothed(level: Level, counts: np.ndarray, lower: np.ndarray, entropy: np.ndarray, peak: np.ndarray) -> Smoothed:
     """p(w | c) = (counts - D) / total + left(c) p'(w | c'), where c' is c without its first symbol (Chen & Goodman 1998).
 
     lower (M,) p'(w | c'); entropy and peak (C,) of p'( . | c') for each context c
@@ -232,7 +232,9 @@ def smoothed(
     chance = (counts - discount) / some[level.parent] + left[level.parent] * lower
     rest = left[level.parent] * lower  # what an unseen symbol has; the seen ones take its place
     change = per_context(_surprise(chance) - _surprise(rest))
-    return Smoothed(chance, left, change + left * entropy + _surprise(left), np.maximum(left * peak, _largest(level, chance, size)))
+    return Smoothed(
+        chance, left, change + left * entropy + _surprise(left), np.maximum(left * peak, _largest(level, chance, size))
+    )
 
 
 def discounts(counts: np.ndarray) -> list[float]:
