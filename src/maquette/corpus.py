@@ -103,6 +103,14 @@ class Corpus:
         """Ragged: how many there are, ends included."""
         return len(self._ragged.flat)
 
+    def tokens_of(self, split: str) -> int:
+        """Ragged: tokens of a split, ends included."""
+        return self.tokens_in(self.numbers(split))
+
+    def tokens_in(self, numbers: np.ndarray) -> int:
+        """Ragged: tokens of these pieces, ends included."""
+        return int(self._ragged.sizes[numbers].sum())
+
     def __repr__(self) -> str:
         return f"Corpus({self.path}, {len(self)} pieces, {self.spec.space.kind} {self.spec.space.shape})"
 
@@ -171,6 +179,25 @@ class Corpus:
         first = (np.arange(len(number)) - np.repeat(counts.cumsum() - counts, counts)) * length
         for start in range(0, len(number), batch_size):
             yield self._cut(number[start : start + batch_size], first[start : start + batch_size])
+
+    def sliding(self, split: str, batch_size: int = 64, limit: int | None = None) -> Iterator[tuple[Batch, Tensor]]:
+        """Ragged: (windows, counted (B, n) bool) of a split in order: windows go on by half of what a model sees at once, and each token
+        counts once, in the window where most stands before it."""
+        length, align = self.spec.space.shape[0], (self.spec.space.periods or (1,))[-1]
+        half = max(align, length // 2 // align * align)
+        numbers = self.numbers(split)
+        if limit is not None and limit < len(numbers):
+            numbers = numbers[np.arange(limit) * len(numbers) // limit]
+        counts = 1 + -(-np.maximum(self._ragged.sizes[numbers] - length, 0) // half)
+        number = np.repeat(numbers, counts)
+        first = (np.arange(len(number)) - np.repeat(counts.cumsum() - counts, counts)) * half
+        for start in range(0, len(number), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = self._cut(number[rows], first[rows])
+            place = np.arange(batch.x.shape[1])
+            seen = np.where(first[rows] > 0, length - half, 0)
+            left = self._ragged.sizes[number[rows]] - first[rows]
+            yield batch, torch.from_numpy((place >= seen[:, None]) & (place < left[:, None]))
 
     def _cut(self, number: np.ndarray, first: np.ndarray) -> Batch:
         """Windows into the pieces `number` (B,) from their token `first` (B,) on, padded with the end."""

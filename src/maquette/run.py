@@ -3,6 +3,7 @@
 runs/mine/recipe.toml                       every choice, defaults spelled out
           run.json                          what the model was told: its spec, the corpus's facts and fingerprint, cost
           checkpoints/00001200/             weights, averaged, optimiser (safetensors); manifest.json with checksums, written last
+          best/                               the averaged weights that foretell the validation split best, where that is looked at
           log.jsonl                         one line a record
           samples/00001200.png              always the same seeds
           codec/                            two stages: the run whose codes this one was trained on
@@ -27,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maquette import catalog
+from maquette.building import building
 from maquette.errors import RunError
 from maquette.files import checksum, fingerprint, full_disk_in_words, read_json, sync, write_json, write_text
 from maquette.loop import TrainState
@@ -104,8 +106,9 @@ class Run:
         return catalog.find("models", name)(self.spec, **self.recipe.settings_of(name))
 
     def load_model(self, device: str = "cpu") -> Model:
-        """The model with its averaged weights, ready to sample. Raises RunError where there is no valid checkpoint."""
-        checkpoint = self.newest(("averaged",))
+        """The model with its averaged weights, ready to sample: the best on validation where that was looked at, else the newest.
+        Raises RunError where there is no valid checkpoint."""
+        checkpoint = self.best(("averaged",)) or self.newest(("averaged",))
         if checkpoint is None:
             raise RunError(f"{self.path} has no checkpoint yet; train for a little longer")
         model = self.build()
@@ -155,10 +158,12 @@ class Run:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
-    def _write(self, folder: Path, now: TrainState) -> None:
+    def _write(self, folder: Path, now: TrainState, only: Sequence[str] = ("weights", "averaged", "optimiser")) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sums = {}
         for name, tensors in now.tensors().items():
+            if name not in only:
+                continue
             file = folder / f"{name}.safetensors"
             try:
                 save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
@@ -168,6 +173,18 @@ class Run:
             sums[file.name] = checksum(file)
         write_json(folder / "manifest.json", {"version": VERSION, "files": sums, "facts": now.facts()})
         sync(folder)
+
+    def keep_best(self, now: TrainState) -> None:
+        """The averaged weights as the best so far. Raises StorageError on a full disk."""
+        with full_disk_in_words(self.path), building(self.path / "best") as folder:
+            self._write(folder, now, ("averaged",))
+
+    def best(self, files: Sequence[str] = ("averaged",)) -> Checkpoint | None:
+        """What `keep_best` kept last, if it is whole."""
+        try:
+            return _read(self.path / "best", files)
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
 
     def _checkpoints(self) -> list[Path]:
         """Newest first; those set aside or half written do not count."""
@@ -232,8 +249,8 @@ class Run:
 
 
 def identity(run: Run) -> str:
-    """A fingerprint of the weights a run samples from: its newest averaged weights and those of its codec."""
-    newest = run.newest(())
+    """A fingerprint of the weights a run samples from: its averaged weights and those of its codec."""
+    newest = run.best(()) or run.newest(())
     if newest is None:
         raise RunError(f"{run.path} has no checkpoint yet; train for a little longer")
     return fingerprint([newest.sums["averaged.safetensors"], identity(run.codec) if run.codec else None])
@@ -275,7 +292,7 @@ class Sampler:
         request = _to(request, device)
         made = self.model.sample(self._in_codes(request))
         made = self.codec.decode(made) if self.codec else made
-        if request.keep is not None and request.source is not None:
+        if request.keep is not None and request.source is not None and not self.spec.space.ragged:
             made = torch.where(request.keep, request.source, made)
         return made.cpu()
 

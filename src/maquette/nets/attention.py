@@ -94,14 +94,25 @@ class Attention(nn.Module):
         mask = None
         if cache is not None:
             k, v, mask = remember(cache, k, v, start)
-        if h.device.type == "cpu":  # bfloat16 attention is slow there, above all backward
-            q, k, v = q.float(), k.float(), v.float()
         drop = self.dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(q, k, v, mask, drop, is_causal=self.causal and cache is None)
+        causal = self.causal and cache is None
+        attend = by_hand if q.device.type == "cpu" and v.dtype == torch.bfloat16 else F.scaled_dot_product_attention
+        found = attend(q.to(v.dtype), k.to(v.dtype), v, mask, drop, causal)
         return self.o_proj(rearrange(found, "b h l d -> b l (h d)"))
 
     def _heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b l (h d) -> b h l d", h=self.heads)
+
+
+def by_hand(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, causal: bool) -> Tensor:
+    """The same as torch's scaled dot product attention, in three products: its own takes four times as long in bfloat16 on a CPU."""
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.mT).float()
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], -torch.inf, device=q.device).triu(1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    shares = F.dropout(scores.softmax(-1), dropout, dropout > 0).to(v.dtype)
+    return torch.matmul(shares, v)
 
 
 def remember(cache: Cache, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor | None]:
