@@ -15,7 +15,7 @@ FLOORS = [  # a file imports from lower floors only; within nets/ and verbs/ fil
     ["arrays", "cleaning", "condition", "files", "finding"],
     ["building", "space", "neighbours", "duplicates", "sheets", "sources"],
     ["catalog", "nets"],
-    ["piece", "loop", "page"],
+    ["piece", "loop", "page", "partners"],
     ["recipe"],
     ["corpus", "run", "modalities", "models", "metrics"],
     ["features", "likelihood", "trackers"],

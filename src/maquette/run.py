@@ -24,14 +24,25 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from maquette import catalog
 from maquette.building import building
 from maquette.errors import RunError
-from maquette.files import checksum, fingerprint, full_disk_in_words, read_json, sync, write_json, write_text
+from maquette.files import (
+    checksum,
+    fingerprint,
+    full_disk_in_words,
+    read_json,
+    sync,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from maquette.loop import TrainState
+from maquette.nets.blend import Gate
+from maquette.partners import Partners
 from maquette.recipe import Recipe, load, to_toml
 from maquette.space import Codec, DataSpec, GenerativeModel, Model, SampleRequest, generator
 
@@ -96,13 +107,34 @@ class Run:
     def codec(self) -> Run | None:
         return Run.open(self.path / "codec") if self.facts.get("codec") else None
 
+    @property
+    def stage(self) -> str:
+        """The model whose weights lie here: the last of a pair, the first of partners."""
+        return self.facts.get("stage") or self.recipe.stages[-1]
+
+    @property
+    def partner(self) -> Run | None:
+        return Run.open(self.path / "partner") if (self.path / "partner" / "run.json").is_file() else None
+
+    def keep_gate(self, gate: Gate) -> None:
+        write_bytes(self.path / "gate.safetensors", save({k: v.contiguous() for k, v in gate.state_dict().items()}))
+
+    def partners(self, model: Model) -> Partners | Model:
+        """The model with its partner, where it has one and the gate between them is fitted."""
+        gate, partner = self.path / "gate.safetensors", self.partner
+        if partner is None or not gate.is_file():
+            return model
+        both = Partners(model, partner.load_model())
+        both.gate.load_state_dict(load_file(gate))
+        return both
+
     def note(self) -> None:
         """Write `facts` to run.json."""
         write_json(self.path / "run.json", self.facts)
 
     def build(self) -> Model:
         """The model of this run with fresh weights (chance from torch's global generator)."""
-        name = self.recipe.stages[-1]
+        name = self.stage
         return catalog.find("models", name)(self.spec, **self.recipe.settings_of(name))
 
     def load_model(self, device: str = "cpu") -> Model:
@@ -125,7 +157,8 @@ class Run:
             raise RunError(
                 f"{self.path} is a run of {name}, which makes nothing alone; it is half of a pair: {name}+transformer"
             )
-        return Sampler(model, self.codec.load_model(device) if self.codec else None)  # type: ignore[arg-type]
+        codec = self.codec.load_model(device) if self.codec else None
+        return Sampler(self.partners(model), codec)  # type: ignore[arg-type]
 
     def usual_condition(self, seeds: Sequence[int]) -> Tensor | None:
         """A condition for each seed, its label drawn as often as it occurs in training; None without labels."""
@@ -253,7 +286,8 @@ def identity(run: Run) -> str:
     newest = run.best(()) or run.newest(())
     if newest is None:
         raise RunError(f"{run.path} has no checkpoint yet; train for a little longer")
-    return fingerprint([newest.sums["averaged.safetensors"], identity(run.codec) if run.codec else None])
+    marks = [newest.sums["averaged.safetensors"], identity(run.codec) if run.codec else None]
+    return fingerprint(marks + ([identity(run.partner)] if run.partner else []))
 
 
 def _read(folder: Path, files: Sequence[str]) -> Checkpoint:

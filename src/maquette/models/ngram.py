@@ -28,6 +28,7 @@ class NGram(GenerativeModel):
     phases = ()
     sizes = {"tiny": {}, "small": {}, "medium": {}, "large": {}}  # the corpus decides
     concluded_on = None
+    partner = True  # in a pair it stands beside the model that is named first, on the same tokens
     features = FEATURES  # of `score`
 
     def __init__(

@@ -84,7 +84,7 @@ def _progress(run: Run, now: TrainState, budget: Budget, keeper: Keeper, news: s
     logs = {k: float(v) for k, v in now.logs.items()}
     speed = now.plan.batch_size / budget.seconds_per_step if budget.seconds_per_step else 0.0
     left = budget.seconds_per_step * (now.steps - now.step) if now.steps and budget.seconds_per_step else None
-    return Progress(run.recipe.stages[-1], now.step, now.steps, logs, speed, left, keeper.sheet, news)
+    return Progress(run.stage, now.step, now.steps, logs, speed, left, keeper.sheet, news)
 
 
 class Validation:
@@ -104,7 +104,9 @@ class Validation:
 
     def look(self, now: TrainState) -> str:
         """Note the nats where it is time to; a sentence where training is over, and then `now.steps` is the present step."""
-        if not self.possible or not now.steps or now.step % max(1, now.steps // self.LOOKS) or not is_chain(now.model):
+        if not self.possible or not now.model.phases or not is_chain(now.model):
+            return ""
+        if not now.steps or now.step % max(1, now.steps // self.LOOKS):
             return ""
         nats = agreed_number(self._nats(now.averaged) if rank() == 0 else 0.0)
         now.logs["validation/nats_per_token"] = torch.tensor(nats)
