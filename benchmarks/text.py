@@ -14,12 +14,16 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import argparse
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from results import data
+import torch
+from peers import nanogpt
+from results import data, update
 
 from maquette import catalog
 from maquette.corpus import Corpus, Ragged, RaggedWriter
