@@ -12,9 +12,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "maquette"
 FLOORS = [  # a file imports from lower floors only; within nets/ and verbs/ files may know each other
     ["errors", "muon", "splitting"],
-    ["arrays", "cleaning", "condition", "files", "finding"],
-    ["building", "space", "neighbours", "duplicates", "sheets", "sources"],
-    ["catalog", "nets"],
+    ["alphabet", "arrays", "cleaning", "condition", "files", "finding", "rhyme", "shingles", "texts"],
+    ["building", "space", "neighbours", "duplicates", "sheets", "sources", "verse"],
+    ["catalog", "nets", "prose"],
     ["piece", "loop", "page"],
     ["recipe"],
     ["corpus", "run", "modalities", "models", "metrics"],
