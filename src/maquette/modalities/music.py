@@ -604,9 +604,12 @@ def _noted(path: Path) -> Any:
 
 
 def _tune(content: Score) -> np.ndarray:
-    """The intervals of the highest line, without repeated notes."""
-    notes = content.notes[np.concatenate([[True], np.diff(content.notes[:, 0]) > 0])[: len(content.notes)]]
-    moves = np.diff(notes[:, 2])
+    """The intervals of the highest line from beat to beat, without repeated notes: what passes between beats does not count."""
+    top = np.full(content.steps, -1)
+    for start, length, pitch, _ in content.notes.tolist():
+        top[start : start + length] = np.maximum(top[start : start + length], pitch)
+    line = top[:: content.grid]
+    moves = np.diff(line[line >= 0])
     return moves[moves != 0] + 128
 
 

@@ -18,7 +18,7 @@ from maquette.errors import MissingExtra
 from maquette.scores.harmony import key_of
 from maquette.scores.score import Score
 
-COLOURS = ("#c2410c", "#b45309", "#0f766e", "#1d4ed8", "#7e22ce", "#be185d", "#4d7c0f", "#334155")  # a voice each
+COLOURS = ("#c2410c", "#ca8a04", "#0f766e", "#1d4ed8", "#7e22ce", "#be185d", "#4d7c0f", "#334155")  # a voice each
 NAMES = ("Soprano", "Alto", "Tenor", "Bass")
 CLEFS = (("G", 2, 0), ("G", 2, 0), ("G", 2, -1), ("F", 4, 0))  # sign, line, octaves: of four voices
 TYPES = ((4, "whole"), (2, "half"), (1, "quarter"), (0.5, "eighth"), (0.25, "16th"), (0.125, "32nd"), (0.0625, "64th"))
@@ -30,6 +30,15 @@ class Spelt(NamedTuple):
     letter: str
     alter: int
     octave: int
+
+
+class Sign(NamedTuple):
+    """One note or rest (pitch -1) within a bar; times in steps; ties: whether one ends here, one begins."""
+
+    at: int
+    steps: int
+    pitch: int
+    ties: tuple[bool, bool]
 
 
 def fifths_of(tonic: int, mode: str) -> int:
@@ -90,17 +99,33 @@ def _bars(
     length = bar_steps(meter, piece.grid)
     count = max(1, -(-piece.steps // length))
     spans = _spans(piece.notes[piece.notes[:, 3] == voice].tolist(), count * length)
-    content: list[list[str]] = [[] for _ in range(count)]
-    altered: list[dict[tuple[str, int], int]] = [{} for _ in range(count)]
+    content: list[list[Sign]] = [[] for _ in range(count)]
     for start, end, pitch in spans:
-        for bar, value, first, last in _tied(start, end, length, piece.grid):
+        for at, value, first, last in _tied(start, end, length, piece.grid):
             ties = (not first, not last) if pitch >= 0 else (False, False)
-            content[bar].append(_note(pitch, value, piece.grid, key, ties, altered[bar]))
+            content[at // length].append(Sign(at % length, value, pitch, ties))
     head = _attributes(piece.grid, key, meter, clef) + (_tempo(tempo) if voice == 0 else "")
     return [
-        f'<measure number="{k + 1}">{head if k == 0 else ""}{"".join(notes)}</measure>'
-        for k, notes in enumerate(content)
+        f'<measure number="{k + 1}">{head if k == 0 else ""}{_bar(signs, piece.grid, key)}</measure>'
+        for k, signs in enumerate(content)
     ]
+
+
+def _bar(signs: list[Sign], grid: int, key: tuple[int, str]) -> str:
+    altered: dict[tuple[str, int], int] = {}
+    beams = _beams(signs, grid)
+    return "".join(_note(s, grid, key, altered, beam) for s, beam in zip(signs, beams, strict=True))
+
+
+def _beams(signs: list[Sign], grid: int) -> list[str]:
+    """What is shorter than a beat hangs together within it."""
+    beat = [(s.at // grid if s.pitch >= 0 and s.steps < grid else -1 - k) for k, s in enumerate(signs)]
+    found = []
+    for k, own in enumerate(beat):
+        before, after = k > 0 and beat[k - 1] == own, k + 1 < len(beat) and beat[k + 1] == own
+        word = {(False, True): "begin", (True, True): "continue", (True, False): "end"}.get((before, after))
+        found.append(f'<beam number="1">{word}</beam>' if word else "")
+    return found
 
 
 def bar_steps(meter: tuple[int, int], grid: int) -> int:
@@ -122,14 +147,14 @@ def _spans(notes: list[list[int]], steps: int) -> list[tuple[int, int, int]]:
 
 
 def _tied(start: int, end: int, bar: int, grid: int) -> list[tuple[int, int, bool, bool]]:
-    """(bar, steps, whether it is the first, the last) of the single notes that make up a span."""
+    """(start, steps, whether it is the first, the last) of the single notes that make up a span."""
     found: list[tuple[int, int]] = []
     while start < end:
         room = min(end - start, bar - start % bar)
         value = next((v for v in _values(grid) if v <= room), 1)
-        found.append((start // bar, value))
+        found.append((start, value))
         start += value
-    return [(b, v, k == 0, k == len(found) - 1) for k, (b, v) in enumerate(found)]
+    return [(at, v, k == 0, k == len(found) - 1) for k, (at, v) in enumerate(found)]
 
 
 def _values(grid: int) -> list[int]:
@@ -138,25 +163,19 @@ def _values(grid: int) -> list[int]:
     return sorted({int(v) for v in found if v == int(v) and v >= 1}, reverse=True)
 
 
-def _note(
-    pitch: int,
-    steps: int,
-    grid: int,
-    key: tuple[int, str],
-    ties: tuple[bool, bool],
-    altered: dict[tuple[str, int], int],
-) -> str:
-    stop, begin = ties
+def _note(sign: Sign, grid: int, key: tuple[int, str], altered: dict[tuple[str, int], int], beam: str) -> str:
+    stop, begin = sign.ties
     heard = '<tie type="stop"/>' * stop + '<tie type="start"/>' * begin
     drawn = '<tied type="stop"/>' * stop + '<tied type="start"/>' * begin
-    sign, sounded = "", "<rest/>"
-    if pitch >= 0:
-        named = spelt(pitch, *key)
+    accidental, sounded = "", "<rest/>"
+    if sign.pitch >= 0:
+        named = spelt(sign.pitch, *key)
         alter = f"<alter>{named.alter}</alter>" if named.alter else ""
         sounded = f"<pitch><step>{named.letter}</step>{alter}<octave>{named.octave}</octave></pitch>"
-        sign = "" if stop else _accidental(named, key[0], altered)
+        accidental = "" if stop else _accidental(named, key[0], altered)
     notations = f"<notations>{drawn}</notations>" if drawn else ""
-    return f"<note>{sounded}<duration>{steps}</duration>{heard}{_shape(steps, grid, sign)}{notations}</note>"
+    shape = _shape(sign.steps, grid, accidental)
+    return f"<note>{sounded}<duration>{sign.steps}</duration>{heard}{shape}{beam}{notations}</note>"
 
 
 def _accidental(named: Spelt, fifths: int, altered: dict[tuple[str, int], int]) -> str:

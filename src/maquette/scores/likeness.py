@@ -70,13 +70,21 @@ def longest_shared(pieces: Sequence[np.ndarray], corpus: Sequence[np.ndarray]) -
             found[which] = low
             return
         length = (low + high + 1) // 2
-        there = known.windows(length)
-        shared = np.array([bool(np.isin(_Hashes([pieces[i]]).windows(length), there).any()) for i in which], bool)
+        there = np.sort(known.windows(length))
+        shared = np.array([_any_of(_Hashes([pieces[i]]).windows(length), there) for i in which], bool)
         halve(which[shared], length, high)
         halve(which[~shared], low, length - 1)
 
     halve(np.arange(len(pieces)), 0, max((len(p) for p in pieces), default=0))
     return found
+
+
+def _any_of(values: np.ndarray, ordered: np.ndarray) -> bool:
+    """Whether some of the values is among the ordered ones."""
+    if not len(ordered):
+        return False
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return bool((ordered[places] == values).any())
 
 
 class _Hashes:
