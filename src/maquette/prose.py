@@ -183,7 +183,7 @@ def repetition(parts: Sequence[str], n: int = 4) -> float:
     0.2
     """
     found = grams(parts, n)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    return (len(found) - len(set(found))) / len(found) if found else 0.0
 
 
 def _repetition(ours: list[list[str]], theirs: list[list[str]], seed: int) -> Finding:

@@ -31,7 +31,17 @@ CLASSES = {  # finals as pypinyin spells them in full (strict)
     "u": "u",
 }
 _CLASS_OF = {final: name for name, finals in CLASSES.items() for final in finals.split()}
-HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+HAN = (  # ideographs that are assigned (Unicode 15)
+    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFA6D), (0xFA70, 0xFAD9), (0x20000, 0x2A6DF), (0x2A700, 0x2B739)),
+    *(
+        (0x2B740, 0x2B81D),
+        (0x2B820, 0x2CEA1),
+        (0x2CEB0, 0x2EBE0),
+        (0x2F800, 0x2FA1D),
+        (0x30000, 0x3134A),
+        (0x31350, 0x323AF),
+    ),
+)
 _HAN = "".join(f"{chr(a)}-{chr(b)}" for a, b in HAN)
 _CHINESE_LINE = re.compile(f"([{_HAN}])[^{_HAN}\\n]*[，。！？；\\n]|([{_HAN}])[^{_HAN}\\n]*$")
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -97,7 +107,7 @@ def rhyme_kept(text: str) -> bool | None:
 _SPELT = [  # what sounds alike becomes spelt alike, in this order, at the end of a word
     (r"(?:eigh|ey|ay)$", "ay"),
     (r"(?:igh|ie|uy|ye)$", "y*"),
-    (r"([^aeiou])y$", r"\1y"),
+    (r"^([^aeiou]+)y$", r"\1y*"),  # fly, sky; but not city
     (r"(?:ough|ow|oe)$", "o"),
     (r"(?:ew|ue|oo)$", "u"),
     (r"(?:ee|ea)$", "y"),

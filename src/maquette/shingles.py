@@ -8,7 +8,7 @@ NUMBERS = 64  # of a sketch
 BANDS = 16  # of 4 numbers; twins share at least one band
 TWIN = 0.6  # share of equal numbers from which two texts are one: an estimate of the share of shingles they share
 KEPT = 512  # the smallest hashes of a text, which stand for all of its shingles
-HAN, OTHERS = 3, 6  # characters of a shingle
+HAN, OTHERS = 3, 8  # characters of a shingle
 CHUNK = 1 << 20  # characters that are hashed at once
 _CHANCE = np.random.default_rng(1997)
 _TIMES = _CHANCE.integers(1 << 63, size=NUMBERS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)

@@ -133,9 +133,13 @@ def _likeness(sample: bytes, name: str, usual: Callable[[str], bool]) -> float:
     share = sum(map(usual, beyond)) / len(beyond)
     if name in ("cp1252", "cp1251"):  # one byte is one letter, so anything decodes: words must look like words
         letters = sum(c.isascii() and c.isalpha() for c in text)
-        mixed = len(_WRONG_CASE.findall(text)) > len(beyond) / 50
+        mixed = len(_WRONG_CASE.findall(text)) > len(beyond) / 8
         alone = letters > len(beyond) if name == "cp1252" else letters < len(beyond) and not mixed
         return share * (0.95 if alone else 0.3)
+    if (
+        name == "euc_kr"
+    ):  # all of a Korean text is among the everyday characters of GB 2312 too, but not the other way round
+        return share * 1.01
     if name in ("shift_jis", "euc_jp"):
         kana = sum("\u3041" <= c <= "\u30fe" and not "\uff61" <= c <= "\uff9f" for c in beyond) / len(beyond)
         return share * (1.02 if kana > 0.2 else 0.5)
@@ -220,7 +224,7 @@ def _paragraphs(text: Iterable[str]) -> Iterator[str]:
     length = 0
     for line in _lines(text):
         length += len(line)
-        if not line.strip() or length > LONGEST_LINE * 2:
+        if not line.strip() or length > LONGEST_LINE:
             yield "\n".join(held)
             held, length = [], len(line)
         if line.strip():
@@ -240,13 +244,9 @@ class Record(NamedTuple):
 def records(path: Path, column: str, encoding: str) -> Iterator[Record]:
     """Every record of a .json, .jsonl, .csv or .tsv file that holds a text. Raises Unreadable."""
     rows = _table(path, encoding) if path.suffix.lower() in (".csv", ".tsv") else _json(path, encoding)
-    first = []
-    for row in rows:
-        first.append(row)
-        if len(first) == LOOKED_AT:
-            break
+    first, broken = _ahead(rows)
     if not first:
-        raise Unreadable(f"{path.name}: it holds no records")
+        raise broken or Unreadable(f"{path.name}: it holds no records")
     column = _column(path, column, first)
     for number, row in enumerate(_chained(first, rows)):
         text = _text(row.get(column))
@@ -254,6 +254,21 @@ def records(path: Path, column: str, encoding: str) -> Iterator[Record]:
             yield Record(
                 number, text, {k: v for k, value in row.items() if k != column and (v := _fact(value)) is not None}
             )
+    if broken:
+        raise broken
+
+
+def _ahead(rows: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], Unreadable | None]:
+    """The first rows, and why there are no more of them where the file breaks."""
+    first: list[dict[str, Any]] = []
+    try:
+        for row in rows:
+            first.append(row)
+            if len(first) == LOOKED_AT:
+                break
+    except Unreadable as error:
+        return first, error
+    return first, None
 
 
 def _chained(first: list[dict[str, Any]], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
