@@ -511,3 +511,17 @@ def test_midi_is_a_song_of_tracks_with_instruments(tmp_path):
     path = Piece(pieces[0].content, {"instrument": "choir"}, music).save(tmp_path / "a.mid")
     assert path.read_bytes().count(bytes([midi.PROGRAMS["choir"]])) >= 4
     assert music.one(path).facts["instrument"] == "choir"
+
+
+def test_instruments_follow_their_parts_into_the_voices(tmp_path):
+    low_first = score([(4 * k, 4, p, v) for k in range(4) for v, p in enumerate((40, 60))], 4)
+    _, pieces = fitted([Piece(low_first, {"instrument": "guitar+choir"})])
+    assert pieces[0].facts["instrument"] == "choir+guitar" and pieces[0].content.notes[0, 2:].tolist() == [60, 0]
+
+
+def test_dense_frames_lose_no_note_when_written(tmp_path):
+    content = score([(k % 3, 2 + k % 5, 30 + 3 * k, 0) for k in range(24)], 4)
+    music, pieces = fitted([Piece(content)])
+    assert music.voices == 0
+    again = music.clean(music.one(music.write(pieces[0], tmp_path / "a.mid")))
+    assert same(again.content, pieces[0].content)

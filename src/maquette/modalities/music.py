@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
-from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -28,7 +27,7 @@ from maquette.condition import Field as Column
 from maquette.errors import MaquetteError, Unreadable, UsageError
 from maquette.finding import Finding
 from maquette.piece import Asked, Modality, Piece, Start, Works
-from maquette.scores import engrave, guides, harmony, layout, likeness, midi, notation, rolls, synth
+from maquette.scores import engrave, guides, harmony, layout, likeness, midi, notation, rolls, synth, transposing, tunes
 from maquette.scores.score import Score, polyphony, score, separated, sounding
 from maquette.space import Batch, Space
 
@@ -36,8 +35,6 @@ WRITTEN = (".mid", ".midi", ".musicxml", ".wav", ".svg", ".png", ".json")
 MOST_CONTEXT = 512  # tokens that a model sees at once, where nothing else is asked
 MOST_VOICES = 4  # voices that are chosen by themselves; more become frames
 NAMES = ("soprano", "alto", "tenor", "bass")
-SKETCH, GRAM, BAND = 32, 6, 4  # numbers of a sketch; notes behind each; numbers that must agree
-TWIN = 0.5  # share of a sketch that near twins have in common
 HEARD = 8.0  # seconds of music in an exhibit
 HEARD_RATE = 16_000  # Hz of it
 FEW = 100  # training pieces below which a model mostly repeats what it saw
@@ -168,7 +165,8 @@ class Music(Modality):
             raise Unreadable("it holds no notes (percussion and empty notes are left out)")
         if (most := _densest(content)) > self.densest:
             raise Unreadable(f"{most} notes sound at once; at most {self.densest} do (--set densest=...)")
-        content = self._laid(content, ours=facts.get("voices") == self.voices)
+        laid = self._laid(content, ours=facts.get("voices") == self.voices)
+        facts, content = _played(facts, content, laid), laid
         measured = harmony.measures(content)
         mood = harmony.mood_of({**facts, **measured}, self.fitted["numbers"])
         noted = {k: v for k, v in facts.items() if k != "voices"} | measured | {"mood": mood}
@@ -191,23 +189,15 @@ class Music(Modality):
 
     def augment(self, batch: Batch, condition: Condition | None = None) -> Batch:
         """Each row of tokens moved by as many semitones as chance says, within 0..127; `shift`, `key` and `register` say so."""
-        x = batch.x
-        if len(self.shifts) < 2 or not len(x):
+        if len(self.shifts) < 2 or not len(batch):
             return batch
-        pitched = x < layout.REST
-        low = torch.where(pitched, x, 127).amin(1)
-        high = torch.where(pitched, x, 0).amax(1)
-        before = batch.before
-        if before is not None:
-            sung = (before >= 0) & (before < layout.REST)
-            low, high = torch.where(sung, before.minimum(low), low), torch.where(sung, before.maximum(high), high)
-        least, most = (-low).clamp(min=self.shifts[0]), (127 - high).clamp(max=self.shifts[-1])
-        least, most = least.clamp(max=0), most.clamp(min=0)
-        shift = least + (torch.rand(len(x)) * (most - least + 1)).long().clamp(max=11)
-        moved = torch.where(pitched, x + shift[:, None], x)
-        if before is not None:
-            before = torch.where(sung, before + shift, before)
-        return replace(batch, x=moved, before=before, condition=_said(batch.condition, condition, shift))
+        seen = batch.x if batch.before is None else torch.cat([batch.before[:, None], batch.x], 1)
+        shift = transposing.chances(seen, self.shifts)
+        before = None if batch.before is None else transposing.moved(batch.before, shift)
+        rows = batch.condition
+        if rows is not None and condition is not None:
+            rows = transposing.told(rows, condition, shift)
+        return replace(batch, x=transposing.moved(batch.x, shift), before=before, condition=rows)
 
     def conditions(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """mood as numbers of this corpus, key="G minor" as key and mode, style as label; what is asked outright wins."""
@@ -369,7 +359,7 @@ class Music(Modality):
         """Frames in as many voices as they need, so that each can be drawn and played."""
         if self.voices:
             return content, self.voices
-        voices = min(16, max(1, polyphony(content)))
+        voices = max(1, polyphony(content))
         return separated(content, voices), voices
 
     def _tempo(self, facts: Mapping[str, Any]) -> float:
@@ -430,25 +420,10 @@ class Music(Modality):
         return likeness.findings(made, held, training, self.voices, self._bar((4, 4)), works.seed)
 
     def sketch(self, piece: Piece) -> np.ndarray | None:
-        """(32,) int64: the least hashes of the runs of intervals in the highest line, so that settings of one tune are akin."""
-        tune = _tune(piece.content)
-        if len(tune) < GRAM:
-            return None
-        runs = np.lib.stride_tricks.sliding_window_view(tune, GRAM).astype(np.uint64)
-        hashed = (runs * _mixers(GRAM)).sum(1, dtype=np.uint64)
-        mixed = (hashed[:, None] ^ _mixers(SKETCH)) * np.uint64(0x9E3779B97F4A7C15)
-        return (mixed ^ (mixed >> np.uint64(29))).min(0).view(np.int64)
+        return tunes.sketch(piece.content)
 
     def twins(self, sketches: np.ndarray) -> np.ndarray:
-        """Pieces of which at least half of the sketch agrees, and what is so joined."""
-        group = np.arange(len(sketches))
-        for band in range(0, SKETCH, BAND):
-            _, bucket = np.unique(sketches[:, band : band + BAND], axis=0, return_inverse=True)
-            order = np.argsort(bucket.reshape(-1), kind="stable")
-            for a, b in pairwise(order):
-                if bucket.reshape(-1)[a] == bucket.reshape(-1)[b] and (sketches[a] == sketches[b]).mean() >= TWIN:
-                    _join(group, a, b)
-        return np.array([_root(group, i) for i in range(len(group))], np.int64)
+        return tunes.twins(sketches)
 
 
 # ---- reading
@@ -483,6 +458,19 @@ def _meter(facts: Mapping[str, Any]) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found and int(found[1]) else (4, 4)
 
 
+def _played(facts: Mapping[str, Any], before: Score, after: Score) -> dict[str, Any]:
+    """The instruments of parts in the order of the voices that the parts became."""
+    named = str(facts.get("instrument", "")).split("+")
+    if len(named) < 2 or len(named) != len(np.unique(before.notes[:, 3])):
+        return dict(facts)
+    part = {tuple(n[:3]): n[3] for n in before.notes.tolist()}
+    leaders = [
+        next((part.get(tuple(n[:3])) for n in after.notes.tolist() if n[3] == v), None) for v in range(len(named))
+    ]
+    known = [named[p] for p in leaders if p is not None and p < len(named)]
+    return {**facts, "instrument": "+".join(known) if len(known) == len(named) else named[0]}
+
+
 def _densest(content: Score) -> int:
     """How many pitches sound at once where the most notes do."""
     counts, notes = sounding(content), content.notes
@@ -506,37 +494,6 @@ def _periods(voices: int, grid: int) -> tuple[int, ...]:
 
 
 # ---- what steers
-
-
-def _said(rows: Tensor | None, condition: Condition | None, shift: Tensor) -> Tensor | None:
-    """The columns of `shift`, `key` and `register` after a transposition; what is not known stays so."""
-    if rows is None or condition is None:
-        return rows
-    rows = rows.clone()
-    for column, where in condition.slices():
-        if column.name == "shift" and column.kind == "label":
-            rows[:, where] = _looked_up({s: str(s) for s in range(-12, 13)}, column, shift)[:, None]
-        elif column.name == "key" and column.kind == "label":
-            rows[:, where] = _rotated(rows[:, where], column, shift)
-        elif column.name == "register" and column.kind == "number":
-            rows[:, where] += shift[:, None] / column.std
-    return rows
-
-
-def _looked_up(names: Mapping[int, str], column: Column, numbers: Tensor) -> Tensor:
-    index = {v: float(i) for i, v in enumerate(column.values)}
-    return torch.tensor([index.get(names[int(n)], float("nan")) for n in numbers])
-
-
-def _rotated(rows: Tensor, column: Column, shift: Tensor) -> Tensor:
-    """(B, 1) the tonic moved; NaN where the corpus has no such key, or names keys in its own way."""
-    tonics = {name: k for k, name in enumerate(harmony.TONICS)}
-    moved = []
-    for (index,), by in zip(rows.tolist(), shift.tolist(), strict=True):
-        name = column.values[int(index)] if index == index else ""
-        new = harmony.TONICS[(tonics[name] + by) % 12] if name in tonics else ""
-        moved.append(float(column.values.index(new)) if new in column.values else float("nan"))
-    return torch.tensor(moved)[:, None]
 
 
 def _bars(words: str, steps: int, bar: int) -> list[tuple[int, int]]:
@@ -598,31 +555,3 @@ def _noted(path: Path) -> Any:
         return {} if field is None else json.loads(field.text or "{}")
     sidecar = path.with_name(path.name + ".json")
     return files.read_json(sidecar) if sidecar.is_file() else {}
-
-
-# ---- near twins
-
-
-def _tune(content: Score) -> np.ndarray:
-    """The intervals of the highest line from beat to beat, without repeated notes: what passes between beats does not count."""
-    top = np.full(content.steps, -1)
-    for start, length, pitch, _ in content.notes.tolist():
-        top[start : start + length] = np.maximum(top[start : start + length], pitch)
-    line = top[:: content.grid]
-    moves = np.diff(line[line >= 0])
-    return moves[moves != 0] + 128
-
-
-def _mixers(n: int) -> np.ndarray:
-    return np.random.default_rng(5).integers(1, 1 << 63, n, dtype=np.uint64) | np.uint64(1)
-
-
-def _root(group: np.ndarray, i: int) -> int:
-    while group[i] != i:
-        i = int(group[i])
-    return i
-
-
-def _join(group: np.ndarray, a: int, b: int) -> None:
-    first, second = sorted((_root(group, a), _root(group, b)))
-    group[second] = first

@@ -15,7 +15,7 @@ from maquette.errors import Unreadable
 from maquette.scores.midi import Heard, check_times
 from maquette.scores.score import Score, rolls, score
 
-MOST_BYTES = 1 << 27  # of a file that is read
+MOST_BYTES = 1 << 26  # of a file that is read
 MOST_VOICES = 8  # columns that are taken for voices
 FORMAT = "maquette piano roll"
 Frames = list[list[int]]
