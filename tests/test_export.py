@@ -108,7 +108,7 @@ def test_what_qwen3_cannot_express_is_refused_in_words(model, words: str) -> Non
 def make_run(path: Path, space: Space, model: str = "transformer", **settings) -> Run:
     """A run that was hardly trained; of the corpus only what an export reads."""
     recipe = settle(make_recipe({"model": model, "size": "tiny", "models": {model: settings}}))
-    modality = {"name": "image", "settings": {}, "fitted": {"size": 8, "channels": 1}}
+    modality = {"name": "image", "settings": {}, "fitted": {"channels": 1, "height": 8, "width": 8}}
     corpus = {"name": "shore", "modality": modality, "counts": {"train": 70}, "licences": {"CC0": 70}}
     run = Run.create(path, recipe, {"spec": DataSpec(space).to_json(), "corpus": corpus})
     made = run.build()
