@@ -18,7 +18,7 @@ FLOORS = [  # a file imports from lower floors only; within nets/ and verbs/ fil
     ["piece", "loop", "page"],
     ["recipe"],
     ["corpus", "run", "modalities", "models", "metrics"],
-    ["features", "trackers"],
+    ["features", "likelihood", "trackers"],
     ["verbs"],
     ["show", "screen"],
     ["api"],

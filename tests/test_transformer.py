@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from maquette.condition import Condition, Field
 from maquette.errors import SettingError, SpaceError
 from maquette.loop import loop, make_plan
-from maquette.models.transformer import Transformer, draw, leading, trimmed
+from maquette.models.transformer import Transformer
 from maquette.muon import Muon, orthogonal
 from maquette.nets.attention import RMSNorm, rotate, rotations
+from maquette.nets.sampling import draw, leading, trimmed
 from maquette.space import Batch, DataSpec, SampleRequest, Space
 
 LABEL = Condition([Field("label", "label", ("low", "high"))])

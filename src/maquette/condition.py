@@ -16,7 +16,9 @@ from typing import Any, Literal
 from maquette.errors import SettingError, UnknownName
 
 Kind = Literal["label", "tags", "number", "caption"]
-WORD = re.compile(r"\w+", re.UNICODE)
+CJK = "\u3040-\u30ff\u3400-\u9fff"  # written without spaces: each character is a word
+WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+", re.UNICODE)
+CAPTIONS = ("text", "caption", "title", "keywords")  # columns that are read word by word
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,26 @@ class Condition:
         return Condition([Field(**{**f, "values": tuple(f["values"])}) for f in data])
 
 
-def fit_condition(rows: Sequence[Mapping[str, Any]], most_values: int = 1000) -> Condition | None:
-    """Choose fields from the metadata of the train split: `label` and other short repeated texts become labels, `tags` tags,
-    numeric columns numbers, `text` or `caption` a caption. Columns that never vary or never repeat steer nothing.
+def fit_condition(
+    rows: Sequence[Mapping[str, Any]], most_values: int = 1000, always: Sequence[Field] = ()
+) -> Condition | None:
+    """Choose fields from the metadata of the train split: `label` and other short repeated texts become labels (the most frequent
+    ones), `tags` tags, numeric columns numbers, `text`, `caption`, `title` or `keywords` a caption. Columns that never vary or never
+    repeat steer nothing. always: fields that stand whatever the rows say.
 
     None where nothing is left.
     """
-    columns = sorted({name for row in rows for name in row})
+    columns = sorted({name for row in rows for name in row} - {f.name for f in always})
     fields = [
         f
         for name in columns
         if (f := _fit_field(name, [r[name] for r in rows if r.get(name) is not None], most_values))
     ]
-    return Condition(fields) if fields else None
+    return Condition([*fields, *always]) if fields or always else None
 
 
 def _fit_field(name: str, values: list[Any], most_values: int) -> Field | None:
-    if name in ("text", "caption"):
+    if name in CAPTIONS:
         return _fit_caption(name, values)
     if name == "tags":
         counts = Counter(t for v in values for t in _tags(v))
@@ -146,7 +151,8 @@ def _fit_field(name: str, values: list[Any], most_values: int) -> Field | None:
         return Field(name, "number", mean=mean, std=std) if std > 0 else None
     names = Counter(str(v) for v in values)
     repeats = name == "label" or len(names) <= len(values) / 2
-    return Field(name, "label", tuple(sorted(names))) if repeats and 2 <= len(names) <= most_values else None
+    known = tuple(sorted(n for n, _ in names.most_common(most_values)))
+    return Field(name, "label", known) if repeats and len(known) >= 2 else None
 
 
 def _fit_caption(name: str, values: list[Any], length: int = 24, vocabulary: int = 4000) -> Field | None:

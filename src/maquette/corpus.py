@@ -2,6 +2,7 @@
 
 corpus.json       the facts, written last: a folder without it is no corpus
 shard-00000.npy   pieces (rows, *space.shape): uint8 pictures, float32 latents, uint16 or int32 tokens
+tokens.npy        of a ragged space instead: all pieces end to end, each with its end token; starts.npy (N + 1,) says where
 pieces.jsonl      what is known of each piece, one line each; offsets.npy (N + 1,) says where each line starts
 conditions.npy    (N, condition.width) float32, NaN for what is not known
 train.npy, validation.npy, test.npy   the numbers of the pieces of each split, ascending
@@ -15,7 +16,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class Corpus:
         self.spec = DataSpec.from_json(self.facts["spec"])
         self.fingerprint: str = self.facts["fingerprint"]
         self._splits = {name: self._load(name) for name in SPLITS}
+        self._ragged = self._load_ragged() if self.spec.space.ragged else None
         self._shards = [self._load(p.stem, mapped=True) for p in sorted(self.path.glob("shard-*.npy"))]
         self._conditions = self._load("conditions", mapped=True) if self.spec.condition else None
         self._offsets = self._load("offsets", mapped=True)
@@ -62,11 +64,13 @@ class Corpus:
     def _load(self, name: str, mapped: bool = False) -> np.ndarray:
         return np.load(self.path / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False)
 
+    def _load_ragged(self) -> Ragged:
+        flat = self._load("tokens", mapped=True)
+        return Ragged(np.array(flat) if flat.nbytes <= IN_MEMORY else flat, self._load("starts"))
+
     def _check(self) -> None:
+        self._check_content()
         count = len(self)
-        shapes = {shard.shape[1:] for shard in self._shards}
-        if shapes != {self.spec.space.shape} or sum(map(len, self._shards)) != count:
-            raise ValueError(f"shards of {sum(map(len, self._shards))} pieces {shapes}, {count} were promised")
         if self._conditions is not None and self._conditions.shape != (count, self.spec.condition.width):
             raise ValueError(f"conditions of shape {self._conditions.shape}")
         for name, numbers in self._splits.items():
@@ -74,6 +78,16 @@ class Corpus:
                 len(numbers) and not 0 <= numbers.min() <= numbers.max() < count
             ):
                 raise ValueError(f"split {name} does not fit")
+
+    def _check_content(self) -> None:
+        count = len(self)
+        if self._ragged is not None:
+            if len(self._ragged) != count or self._ragged.starts[-1] != len(self._ragged.flat):
+                raise ValueError(f"tokens of {len(self._ragged)} pieces, {count} were promised")
+            return
+        shapes = {shard.shape[1:] for shard in self._shards}
+        if shapes != {self.spec.space.shape} or sum(map(len, self._shards)) != count:
+            raise ValueError(f"shards of {sum(map(len, self._shards))} pieces {shapes}, {count} were promised")
 
     def unconditioned(self) -> Corpus:
         """The same pieces without what is known of them: for codecs, and to learn without labels."""
@@ -83,6 +97,15 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
+
+    @property
+    def tokens(self) -> int:
+        """Ragged: how many there are, ends included."""
+        return len(self._ragged.flat)
+
+    def tokens_of(self, split: str) -> int:
+        """Ragged: tokens of a split, ends included."""
+        return int(self._ragged.sizes[self.numbers(split)].sum())
 
     def __repr__(self) -> str:
         return f"Corpus({self.path}, {len(self)} pieces, {self.spec.space.kind} {self.spec.space.shape})"
@@ -116,19 +139,27 @@ class Corpus:
         if batch_size % world:
             raise SettingError(f"batch_size should be a multiple of the {world} processes; {batch_size} came")
         share = batch_size // world
+        if self._ragged is not None:
+            windows = Windows(self._ragged.sizes, numbers, self.spec.space, batch_size, seed)
         order = _Order(numbers, seed)
         k = start
         while True:
             first = k * batch_size + rank * share
-            batch = self.take(order.at(first, first + share))
+            if self._ragged is not None:
+                batch = self._cut(*(column[rank * share : (rank + 1) * share] for column in windows.at(k)))
+            else:
+                batch = self.take(order.at(first, first + share))
             yield _augmented(batch, augment, (seed * 1_000_003 + k) * 4099 + rank) if augment else batch
             k += 1
 
     def once(self, split: str, batch_size: int = 256, limit: int | None = None) -> Iterator[Batch]:
-        """A split in order, once; with `limit`, that many pieces spread evenly over it."""
+        """A split in order, once; with `limit`, that many pieces spread evenly over it. Of a ragged space: windows that do not overlap."""
         numbers = self.numbers(split)
         if limit is not None and limit < len(numbers):
             numbers = numbers[np.arange(limit) * len(numbers) // limit]
+        if self._ragged is not None:
+            yield from self._in_windows(numbers, batch_size)
+            return
         for start in range(0, len(numbers), batch_size):
             yield self.take(numbers[start : start + batch_size])
 
@@ -137,13 +168,63 @@ class Corpus:
         numbers = [b.index for b in self.once(split, 1 << 16, limit)]
         return self.take(torch.cat(numbers).numpy() if numbers else np.zeros(0, np.int64))
 
+    def _in_windows(self, numbers: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        length = self.spec.space.shape[0]
+        counts = -(-self._ragged.sizes[numbers] // length)
+        number = np.repeat(numbers, counts)
+        first = (np.arange(len(number)) - np.repeat(counts.cumsum() - counts, counts)) * length
+        for start in range(0, len(number), batch_size):
+            yield self._cut(number[start : start + batch_size], first[start : start + batch_size])
+
+    def sliding(self, split: str, batch_size: int = 64, limit: int | None = None) -> Iterator[tuple[Batch, Tensor]]:
+        """Ragged: (windows, counted (B, n) bool) of a split in order: windows go on by half of what a model sees at once, and each token
+        counts once, in the window where most stands before it."""
+        length, align = self.spec.space.shape[0], (self.spec.space.periods or (1,))[-1]
+        half = max(align, length // 2 // align * align)
+        numbers = self.numbers(split)
+        if limit is not None and limit < len(numbers):
+            numbers = numbers[np.arange(limit) * len(numbers) // limit]
+        counts = 1 + -(-np.maximum(self._ragged.sizes[numbers] - length, 0) // half)
+        number = np.repeat(numbers, counts)
+        first = (np.arange(len(number)) - np.repeat(counts.cumsum() - counts, counts)) * half
+        for start in range(0, len(number), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = self._cut(number[rows], first[rows])
+            place = np.arange(batch.x.shape[1])
+            seen = np.where(first[rows] > 0, length - half, 0)
+            left = self._ragged.sizes[number[rows]] - first[rows]
+            yield batch, torch.from_numpy((place >= seen[:, None]) & (place < left[:, None]))
+
+    def _cut(self, number: np.ndarray, first: np.ndarray) -> Batch:
+        """Windows into the pieces `number` (B,) from their token `first` (B,) on, padded with the end."""
+        space, ragged = self.spec.space, self._ragged
+        start = ragged.starts[number] + first
+        stop = np.minimum(start + space.shape[0], ragged.starts[number + 1])
+        places = start[:, None] + np.arange(int((stop - start).max()))
+        x = np.where(places < stop[:, None], ragged.flat[np.minimum(places, len(ragged.flat) - 1)], space.end)
+        before = np.where(first > 0, ragged.flat[np.maximum(start - 1, 0)].astype(np.int64), -1)
+        condition = None if self._conditions is None else torch.from_numpy(self._conditions[number])
+        index = torch.from_numpy(np.asarray(number, np.int64))
+        return Batch(torch.from_numpy(x.astype(np.int64)), condition, index, torch.from_numpy(before))
+
+    def pieces(self, split: str = "train") -> Iterator[np.ndarray]:
+        """Ragged: the tokens (n,) of each piece of a split, without the end."""
+        for number in self.numbers(split):
+            yield self._ragged[number][:-1]
+
     def take(self, index: np.ndarray) -> Batch:
-        """The pieces of these numbers (n,): x float in [-1, 1] or int64 tokens."""
+        """The pieces of these numbers (n,): x float in [-1, 1] or int64 tokens; of a ragged space whole, padded to the longest."""
         condition = None if self._conditions is None else torch.from_numpy(self._conditions[index])
         return Batch(to_tensor(self.raw(index)), condition, torch.from_numpy(np.asarray(index, np.int64)))
 
     def raw(self, index: np.ndarray) -> np.ndarray:
         """(n, *space.shape) as stored."""
+        if self._ragged is not None:
+            rows = [self._ragged[i] for i in index]
+            padded = np.full((len(rows), max(map(len, rows))), self.spec.space.end, self._ragged.flat.dtype)
+            for row, piece in zip(padded, rows, strict=True):
+                row[: len(piece)] = piece
+            return padded
         if self._whole is None and sum(s.nbytes for s in self._shards) <= IN_MEMORY:
             self._whole = np.concatenate(self._shards)
         return take(self._shards, index) if self._whole is None else self._whole[index]
@@ -188,6 +269,67 @@ class _Order:
         return self.order
 
 
+class Ragged(NamedTuple):
+    """Sequences of any length end to end: sequence i is flat[starts[i]:starts[i + 1]]."""
+
+    flat: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:  # type: ignore[override]
+        return self.flat[int(self.starts[i]) : int(self.starts[i + 1])]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+
+class Windows:
+    """The endless order of windows into pieces of any length; batch k is a function of (seed, k) alone.
+
+    A piece that fits is one window. A longer one is cut at places drawn anew each epoch, so that each token is seen about once;
+    its first and its last window are whole. Windows of like length are dealt together: no piece ever reads another, and little is padding.
+    """
+
+    NEAR = 16  # batches whose windows are sorted by length among themselves
+
+    def __init__(self, sizes: np.ndarray, numbers: np.ndarray, space: Space, batch_size: int, seed: int):
+        self.length, self.align = space.shape[0], (space.periods or (1,))[-1]
+        self.numbers, self.sizes, self.batch_size, self.seed = numbers, sizes[numbers], batch_size, seed
+        self.counts = -(-self.sizes // self.length)
+        self.batches, self.epoch = max(1, int(self.counts.sum()) // batch_size), -1
+
+    def at(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(number of the piece, first token) of the windows of batch k, (B,) each."""
+        epoch, place = divmod(k, self.batches)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self._dealt(np.random.default_rng([self.seed, epoch]))
+        return tuple(column[place * self.batch_size : (place + 1) * self.batch_size] for column in self.order)  # type: ignore[return-value]
+
+    def _dealt(self, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        piece = np.repeat(np.arange(len(self.numbers)), self.counts)
+        within = np.arange(len(piece)) - np.repeat(self.counts.cumsum() - self.counts, self.counts)
+        last = -(-np.maximum(self.sizes - self.length, 0) // self.align)[piece]  # in units of `align`, as is the place
+        spread = (within + chance.random(len(self.numbers))[piece]) / self.counts[piece]
+        wanted = (spread * self.sizes[piece] - self.length / 2) // self.align
+        first = np.clip(wanted.astype(np.int64), 0, last) * self.align
+        order = np.resize(chance.permutation(len(piece)), self.batches * self.batch_size)
+        shown = np.minimum(self.sizes[piece] - first, self.length)
+        if shown.min() < shown.max():
+            order = self._alike(order, shown, chance)
+        return self.numbers[piece[order]], first[order]
+
+    def _alike(self, order: np.ndarray, shown: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        """The same order with windows of like length in the same batch."""
+        found = []
+        for part in np.split(order, range(self.NEAR * self.batch_size, len(order), self.NEAR * self.batch_size)):
+            batches = part[np.argsort(shown[part], kind="stable")].reshape(-1, self.batch_size)
+            found.append(batches[chance.permutation(len(batches))].reshape(-1))
+        return np.concatenate(found)
+
+
 def _augmented(batch: Batch, augment: Augment, seed: int) -> Batch:
     with torch.random.fork_rng(devices=[]):  # the loop's own chance must not depend on whether pieces are augmented
         torch.manual_seed(seed % (2**63 - 1))
@@ -229,16 +371,40 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-class CorpusWriter:
-    """Fills a folder piece by piece; `finish` writes corpus.json last."""
+class Lines:
+    """What is known of each piece: one JSON line each in pieces.jsonl, and where it starts."""
 
-    def __init__(self, folder: Path, space: Space, dtype: np.dtype | type):
+    def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.space = space
-        rows = max(1, SHARD // max(1, space.elements * np.dtype(dtype).itemsize))
-        self.rows = min(rows, 1 << 16)
         self.lines: list[bytes] = []
         self.offsets = array("Q", [0])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def add(self, line: bytes) -> None:
+        self.lines.append(line)
+        self.offsets.append(self.offsets[-1] + len(line))
+        if len(self.lines) >= 1 << 14:
+            self.flush()
+
+    def flush(self) -> None:
+        with (self.folder / "pieces.jsonl").open("ab") as stream:
+            stream.writelines(self.lines)
+        self.lines = []
+
+    def close(self) -> None:
+        self.flush()
+        save(self.folder / "offsets.npy", np.frombuffer(self.offsets, np.uint64))
+
+
+class CorpusWriter:
+    """Fills a folder piece by piece, all of one shape; `finish` writes corpus.json last."""
+
+    def __init__(self, folder: Path, space: Space, dtype: np.dtype | type):
+        self.folder, self.lines = Path(folder), Lines(folder)
+        rows = max(1, SHARD // max(1, space.elements * np.dtype(dtype).itemsize))
+        self.rows = min(rows, 1 << 16)
         self.shards: list[Path] = []
         self.buffer = np.empty((self.rows, *space.shape), dtype)
         self.filled = 0
@@ -247,8 +413,7 @@ class CorpusWriter:
         """content (*space.shape); line: the facts as one JSON line with its end."""
         self.buffer[self.filled] = content
         self.filled += 1
-        self.lines.append(line)
-        self.offsets.append(self.offsets[-1] + len(line))
+        self.lines.add(line)
         if self.filled == self.rows:
             self.flush()
 
@@ -257,25 +422,84 @@ class CorpusWriter:
             path = self.folder / f"shard-{len(self.shards):05d}.npy"
             save(path, self.buffer[: self.filled])
             self.shards.append(path)
-            with (self.folder / "pieces.jsonl").open("ab") as stream:
-                stream.writelines(self.lines)
-            self.lines, self.filled = [], 0
+            self.filled = 0
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.lines)
 
     def close(self) -> list[np.ndarray]:
         """The shards, memory-mapped."""
         self.flush()
-        save(self.folder / "offsets.npy", np.frombuffer(self.offsets, np.uint64))
+        self.lines.close()
         return [np.load(p, mmap_mode="r", allow_pickle=False) for p in self.shards]
 
     def finish(self, splits: Mapping[str, np.ndarray], conditions: np.ndarray | None, facts: Mapping[str, Any]) -> None:
-        for name in SPLITS:
-            save(self.folder / f"{name}.npy", np.sort(splits[name]).astype(np.int64))
-        if conditions is not None:
-            save(self.folder / "conditions.npy", conditions.astype(np.float32))
-        files.write_json(self.folder / "corpus.json", {"version": VERSION, **facts})
+        finish(self.folder, splits, conditions, facts)
+
+
+class RaggedWriter:
+    """Fills a folder piece by piece, each of its own length; `tokens` makes the content into tokens once that is known."""
+
+    def __init__(self, folder: Path, dtype: np.dtype | type):
+        self.folder, self.lines, self.dtype = Path(folder), Lines(folder), np.dtype(dtype)
+        self.starts = array("q", [0])
+        self.stream = (self.folder / "stored.bin").open("wb")
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, content: np.ndarray, line: bytes) -> None:
+        """content (n,), n > 0"""
+        self.stream.write(np.ascontiguousarray(content, self.dtype).data)
+        self.starts.append(self.starts[-1] + len(content))
+        self.lines.add(line)
+
+    def close(self) -> Ragged:
+        """The content, memory-mapped."""
+        self.stream.close()
+        self.lines.close()
+        return Ragged(np.memmap(self.folder / "stored.bin", self.dtype, "r"), np.array(self.starts))
+
+    def tokens(self, stored: Ragged, encode: Callable[[np.ndarray], np.ndarray], space: Space) -> None:
+        """tokens.npy and starts.npy in place of the content. The tokens pass by and are never held."""
+        kind, starts = np.dtype(np.uint16 if space.vocabulary <= 1 << 16 else np.int32), array("q", [0])
+        close = np.array([space.end], kind)
+        with (self.folder / "tokens.npy").open("wb") as stream:
+            _write_header(stream, 0, kind)
+            for i in range(len(stored)):
+                made = encode(np.asarray(stored[i])).astype(kind)
+                stream.write(made.data)
+                stream.write(close.data)
+                starts.append(starts[-1] + len(made) + 1)
+            stream.seek(0)
+            _write_header(stream, starts[-1], kind)  # numpy leaves room for the number to grow
+        files.sync(self.folder / "tokens.npy")
+        self.starts = starts
+        save(self.folder / "starts.npy", np.array(starts))
+        (self.folder / "stored.bin").unlink()
+
+    def count(self, numbers: np.ndarray) -> int:
+        """Tokens of these pieces, ends included."""
+        return int(np.diff(np.array(self.starts))[numbers].sum())
+
+    def finish(self, splits: Mapping[str, np.ndarray], conditions: np.ndarray | None, facts: Mapping[str, Any]) -> None:
+        finish(self.folder, splits, conditions, facts)
+
+
+def finish(
+    folder: Path, splits: Mapping[str, np.ndarray], conditions: np.ndarray | None, facts: Mapping[str, Any]
+) -> None:
+    """The splits, the conditions, and at last corpus.json."""
+    for name in SPLITS:
+        save(folder / f"{name}.npy", np.sort(splits[name]).astype(np.int64))
+    if conditions is not None:
+        save(folder / "conditions.npy", conditions.astype(np.float32))
+    files.write_json(folder / "corpus.json", {"version": VERSION, **facts})
+
+
+def _write_header(stream: IO[bytes], count: int, kind: np.dtype) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 def save(path: Path, content: np.ndarray) -> None:

@@ -161,7 +161,8 @@ class TrainState:
     """
 
     def __init__(self, model: Model, plan: Plan):
-        self.plan, self.step, self.steps = plan, 0, plan.steps
+        self.plan, self.step = plan, 0
+        self.steps = plan.steps if model.phases else 1  # nothing to move: what there is to fit, `conclude` fits
         self.lr_scale, self.threads = plan.lr_scale, plan.threads
         self.model = model.to(plan.device)
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -382,7 +383,8 @@ def average(now: TrainState) -> None:
         return
     gamma = math.log(0.5) / math.log(1 - now.plan.half_life)
     keep = max(0.0, 1 - AVERAGED / now.step) ** (gamma + 1)
-    torch._foreach_lerp_(now.averages, [p.detach() for p in now.parameters], 1 - keep)
+    if now.parameters:
+        torch._foreach_lerp_(now.averages, [p.detach() for p in now.parameters], 1 - keep)
     for mine, theirs in zip(now.averaged.buffers(), now.model.buffers(), strict=True):
         mine.copy_(theirs)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.condition import Condition
+from maquette.condition import Condition, Field
 from maquette.errors import ContentError
 from maquette.finding import Finding
 from maquette.space import Batch, Constraint, Likelihood, Space
@@ -87,6 +87,9 @@ class Modality(ABC):
     companions: ClassVar[tuple[str, ...]] = ()  # of files it reads beside those, such as labels
     likelihood: Likelihood = "gaussian"
     pretty: ClassVar[str] = ""  # plural noun for sentences: "pictures"
+    ragged: ClassVar[bool] = (
+        False  # whether pieces have lengths of their own; then content is stored, learnt from, and encoded
+    )
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Piece]:
@@ -152,6 +155,10 @@ class Modality(ABC):
         """A random variation that is still likely; what it changes of the conditions it says there. Chance from torch's global
         generator."""
         return batch
+
+    def fields(self) -> list[Field]:
+        """Fields of the condition that this modality always has, whatever the facts of the pieces say."""
+        return []
 
     def conditions(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What a person asks, as values of the fields of the corpus: mood=calm may stand for a tempo and a mode."""

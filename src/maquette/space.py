@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import prod
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -83,11 +83,12 @@ class Space:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """All a model is told about the data."""
+    """All a model is told about the data. tokens: of a ragged train split, how many there are; 0: not known"""
 
     space: Space
     condition: Condition | None = None
     likelihood: Likelihood = "gaussian"
+    tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
         space = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.space).items()}
@@ -95,12 +96,13 @@ class DataSpec:
             "space": space,
             "condition": self.condition.to_json() if self.condition else None,
             "likelihood": self.likelihood,
+            "tokens": self.tokens,
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> DataSpec:
         condition = Condition.from_json(data["condition"]) if data["condition"] else None
-        return DataSpec(Space(**data["space"]), condition, data["likelihood"])
+        return DataSpec(Space(**data["space"]), condition, data["likelihood"], data.get("tokens", 0))
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class Model(nn.Module, ABC):
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what the dial `size` sets: {"tiny": {"width": 16}, ...}
     as_codec: ClassVar[Mapping[str, Any]] = {}  # what changes where it is the codec of a pair: {"latent": "grid"}
     batch_size: ClassVar[int] = 64
+    concluded_on: ClassVar[int | None] = 20_000  # pieces of the train split that `conclude` sees; none: all
     bf16: ClassVar[bool] = False  # whether bf16 autocast is the default where the hardware has it
 
     def __init__(self, spec: DataSpec) -> None:
@@ -205,13 +208,14 @@ class Model(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return next(chain(self.parameters(), self.buffers())).device
 
 
 class GenerativeModel(Model):
     @abstractmethod
     def sample(self, request: SampleRequest) -> Tensor:
-        """(len(request.seeds), *space.shape); row i depends on seed i (and row i of condition, source, keep) alone."""
+        """(len(request.seeds), *space.shape), or (len(request.seeds), n) of a ragged space; row i depends on seed i (and row i of
+        condition, source, keep) alone."""
 
     def interpolate(self, request: SampleRequest, positions: Sequence[float]) -> Tensor:
         """(len(positions), *space.shape): the way from request.seeds[0] (position 0) to request.seeds[1] (position 1)."""

@@ -1,8 +1,9 @@
-"""A decoder over tokens (Vaswani 2017, arXiv:1706.03762) in Qwen3's dress: the prior over codes, and the writer of sequences."""
+"""A transformer over tokens (Vaswani 2017, arXiv:1706.03762) in Qwen3's dress: the prior over codes, and the writer of sequences."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,17 +13,25 @@ from torch.nn import functional as F
 from maquette.errors import SettingError
 from maquette.nets.attention import Cache
 from maquette.nets.condition import ConditionEmbedding, drop_condition
-from maquette.nets.transformer import Decoder, Table
-from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, generator
+from maquette.nets.sampling import collect, write
+from maquette.nets.transformer import Decoder, Encoder, Table
+from maquette.nets.unmasking import drawn_keep, unmask
+from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, Space
+
+FEW = ((200_000, 0.2), (1_000_000, 0.1))  # tokens of the train split below which dropout helps, and how much of it
 
 
 class Transformer(GenerativeModel):
-    """Each token from those before it and the condition; the loss is nats per token."""
+    """mode decoder: each token from those before it and the condition; the loss is nats per token, exact.
+
+    encoder-decoder: the same chain with an encoder that reads what is kept of a piece, before and after each place; with nothing
+    kept it is a chain like any other. masked: any token from any others (Devlin 2019, arXiv:1810.04805); it writes in any order.
+    """
 
     phases = (Phase("model", optimiser=Optimiser("muon", lr=6e-3, muon_lr=2e-2, warmup=0.02, clip=1.0)),)
     sizes = {
         "tiny": {"width": 48, "layers": 2},
-        "small": {"width": 96, "layers": 3},
+        "small": {},
         "medium": {"width": 192, "layers": 6},
         "large": {"width": 512, "layers": 12, "head_width": 64},
     }
@@ -33,85 +42,153 @@ class Transformer(GenerativeModel):
         self,
         spec: DataSpec,
         *,
-        width: Annotated[int, Field(gt=0, description="features of each position; a multiple of head_width")] = 96,
-        layers: Annotated[int, Field(gt=0, description="blocks of attention and SwiGLU")] = 3,
-        head_width: Annotated[int, Field(gt=0, multiple_of=2, description="features of each head")] = 48,
-        dropout: Annotated[float, Field(ge=0, lt=1, description="0.1 to 0.3 helps where the corpus is small")] = 0.0,
+        mode: Annotated[
+            Literal["decoder", "encoder-decoder", "masked"],
+            Field(description="decoder: a chain; encoder-decoder: a chain that also looks ahead at what is kept"),
+        ] = "decoder",
+        width: Annotated[
+            int | None,
+            Field(
+                gt=0, description="features of each position, a multiple of head_width; none: 96, or 128 for sequences"
+            ),
+        ] = None,
+        layers: Annotated[
+            int | None, Field(gt=0, description="blocks of attention and SwiGLU; none: 3, or 4 for sequences")
+        ] = None,
+        head_width: Annotated[
+            int | None,
+            Field(gt=0, multiple_of=2, description="features of each head; none: 48, or 64 where it divides the width"),
+        ] = None,
+        dropout: Annotated[
+            float | None,
+            Field(ge=0, lt=1, description="none: 0.2 below 200,000 tokens of training, 0.1 below a million, else 0"),
+        ] = None,
         condition_dropout: Annotated[
             float, Field(ge=0, lt=1, description="share of pieces whose condition is hidden, for guidance")
         ] = 0.1,
         tied: Annotated[bool, Field(description="whether the head is the embedding, transposed")] = False,
         absolute: Annotated[
-            bool, Field(description="learnt positions beside the rotary ones: better for grids of codes")
-        ] = True,
+            bool | None, Field(description="learnt positions beside the rotary ones; none: for grids of codes")
+        ] = None,
     ):
         super().__init__(spec)
-        spec.space.need("tokens", model="transformer")
+        space = spec.space
+        space.need("tokens", model="transformer")
+        width = width or (128 if space.ragged else 96)
+        layers = layers or (4 if space.ragged else 3)
+        head_width = head_width or (64 if space.ragged and width % 64 == 0 else 48)
         if width % head_width:
             raise SettingError(f"transformer.width should be a multiple of head_width {head_width}; {width} came")
-        self.condition_dropout = condition_dropout
-        self.length, self.vocabulary = spec.space.shape[0], spec.space.vocabulary
-        features = width if spec.condition else 0
+        self.mode, self.condition_dropout = mode, condition_dropout
+        self.length, self.vocabulary = space.shape[0], space.vocabulary
+        body = {
+            "width": width,
+            "layers": layers,
+            "heads": width // head_width,
+            "dropout": usual_dropout(spec.tokens) if dropout is None else dropout,
+            "features": width if spec.condition else 0,
+            "absolute": not space.ragged if absolute is None else absolute,
+            "digits": space.digits,
+            "periods": space.periods,
+            "scale": 0.02 if tied else 0.5,
+        }
         self.condition = ConditionEmbedding(spec.condition, width)
-        self.model = Decoder(
-            self.vocabulary,
-            self.length,
-            width=width,
-            layers=layers,
-            heads=width // head_width,
-            dropout=dropout,
-            features=features,
-            absolute=absolute,
-            digits=spec.space.digits,
-            scale=0.02 if tied else 0.5,
+        self.encoder = Encoder(self.vocabulary, self.length, **body) if mode != "decoder" else None
+        self.model = (
+            Decoder(self.vocabulary, self.length, **body, crossed=mode == "encoder-decoder")
+            if mode != "masked"
+            else None
         )
-        self.lm_head = None if tied else Table(self.vocabulary, width, spec.space.digits)
+        self.lm_head = None if tied else Table(self.vocabulary, width, space.digits)
+
+    @property
+    def table(self) -> Table:
+        return self.lm_head or (self.model or self.encoder).embed_tokens  # type: ignore[union-attr]
+
+    # ---- learning
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         known = drop_condition(batch.condition, self.condition_dropout)
-        logits = self.logits(batch.x[:, :-1], known)
-        return Losses({"nats_per_token": F.cross_entropy(logits.flatten(0, 1).float(), batch.x.flatten())})
+        batch = Batch(batch.x, known, batch.index, batch.before)
+        keep = (
+            None
+            if self.encoder is None
+            else drawn_keep(batch.x, self.spec.space, nothing=self.mode == "encoder-decoder")
+        )
+        asked = counted(batch.x, self.spec.space)
+        if keep is not None:
+            asked = asked & ~keep if bool((asked & ~keep).any()) else asked
+        logits = self.head(self.hidden(batch, keep)[asked])
+        return Losses({"nats_per_token": F.cross_entropy(logits.float(), batch.x[asked])})
 
-    def logits(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
-        """tokens (B, n) -> logits (B, n + 1, V) of every token and of the one that follows."""
-        return self.head(self.model(tokens, self._context(condition, len(tokens))))
+    def hidden(self, batch: Batch, keep: Tensor | None = None) -> Tensor:
+        """(B, n, width): what is known of each token before it is read; keep (B, n) bool: what the encoder may see."""
+        context = self._context(batch.condition, len(batch.x))
+        other = self._seen(batch.x, keep, context)
+        if self.model is None:
+            return other  # type: ignore[return-value]
+        return self.model(batch.x[:, :-1], context, before=batch.before, other=other)
+
+    def _seen(self, x: Tensor, keep: Tensor | None, context: Tensor | None) -> Tensor | None:
+        if self.encoder is None:
+            return None
+        hidden = torch.ones_like(x, dtype=torch.bool) if keep is None else ~keep
+        return self.encoder(x, hidden, context)
 
     def head(self, h: Tensor) -> Tensor:
         """h (..., width) -> logits (..., V)"""
-        return F.linear(h, (self.lm_head or self.model.embed_tokens).rows)
+        return F.linear(h, self.table.rows)
+
+    # ---- judging
+
+    def logits(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+        """tokens (B, n) -> logits (B, n + 1, V) of every token and of the one that follows."""
+        padded = F.pad(tokens, (0, 1))
+        return self.head(self.hidden(Batch(padded, condition)))
+
+    def token_nats(self, batch: Batch) -> Tensor:
+        """(B, n) nats of each token given those before it in its window, exact; 0 after the end of a piece."""
+        logits = self.head(self.hidden(batch)).float()
+        nats = F.cross_entropy(logits.transpose(1, 2), batch.x, reduction="none")
+        return nats * counted(batch.x, self.spec.space)
 
     def log_likelihood(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, L) -> nats (B,), exact: the sum over the tokens of a piece."""
-        logits = self.logits(x[:, :-1], condition).float()
-        return -F.cross_entropy(logits.transpose(1, 2), x, reduction="none").sum(1)
+        """x (B, n) -> log p (B,) in nats, exact: the sum over the tokens of a piece."""
+        return -self.token_nats(Batch(x, condition)).sum(1)
 
     def _context(self, condition: Tensor | None, batch: int) -> Tensor | None:
         found = self.condition(condition, batch)
         return found if isinstance(found, Tensor) else None
 
+    # ---- writing
+
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
-        """(B, L) int64. What `keep` marks of `source` is forced; the rest follows from what stands before it."""
-        chance = torch.stack(
-            [torch.rand(self.length, generator=generator(s), dtype=torch.float64) for s in request.seeds]
-        )
-        chance = chance.to(self.device)
-        tokens, kept = given(request, self.length, self.device)
-        writer = Writer(self, request)
-        first = min(leading(kept), self.length - 1)
-        logits = writer(tokens[:, :first], 0)
-        for i in range(first, self.length):
-            drawn = draw(logits, chance[:, i], request)
-            tokens[:, i] = torch.where(kept[:, i], tokens[:, i], drawn)
-            if i + 1 < self.length:
-                logits = writer(tokens[:, i : i + 1], i + 1)
-        return tokens
+        """(B, L) int64, or (B, n) of a ragged space. What `keep` marks of `source` is forced; a decoder writes the rest from what stands
+        before it, the other modes from what stands after it too."""
+        return self._unmasked(request) if self.model is None else collect(self.stream(request))
+
+    def stream(self, request: SampleRequest) -> Iterator[Tensor]:
+        """The tokens (B,) of `sample`, one place after the other, as they are written."""
+        return write(self.reader(request), request, self.spec.space, self.device)
+
+    def reader(self, request: SampleRequest) -> Reader:
+        return Reader(self, request)
+
+    def _unmasked(self, request: SampleRequest) -> Tensor:
+        context = self._context(request.condition, len(request))
+
+        def logits(tokens: Tensor, hidden: Tensor) -> Tensor:
+            return self.head(self.encoder(tokens, hidden, context)).float()  # type: ignore[misc]
+
+        return unmask(logits, request, self.spec.space, self.device)
 
 
-class Writer:
-    """The model with its memory: `writer(tokens (B, n), start)` -> logits (B, V) of the token after them.
+class Reader:
+    """The model with its memory: `reader(tokens (B, n))` reads what follows and gives logits (B, V) of the token after it.
 
     With guidance every piece is read twice, with its condition and without (Ho & Salimans 2022, arXiv:2207.12598).
+    When the memory is full it goes on from the last half of what it read.
     """
 
     def __init__(self, transformer: Transformer, request: SampleRequest):
@@ -121,62 +198,68 @@ class Writer:
         self.context = transformer._context(request.condition, batch)
         if self.guided:
             self.context = torch.cat([self.context, transformer._context(None, batch)])
-        self.caches: list[Cache] = transformer.model.caches(batch * (1 + self.guided))
+        self.decoder: Decoder = transformer.model  # type: ignore[assignment]
+        self.caches: list[Cache] = self.decoder.caches(batch * (1 + self.guided))
+        self.read = torch.zeros(batch * (1 + self.guided), 0, dtype=torch.long, device=transformer.device)
+        self.begun, self.start = False, 0  # whether anything is in the memory, and which token stands at its position 1
+        self.other = self._ahead(request)
 
-    def __call__(self, tokens: Tensor, start: int) -> Tensor:
+    def _ahead(self, request: SampleRequest) -> Tensor | None:
+        """What the encoder sees of the source."""
+        if self.of.encoder is None:
+            return None
+        shape = (len(request), self.of.length)
+        tokens = torch.zeros(shape, dtype=torch.long, device=self.of.device)
+        keep = torch.zeros(shape, dtype=torch.bool, device=self.of.device)
+        if request.source is not None and request.keep is not None:
+            n = min(shape[1], request.source.shape[1])
+            tokens[:, :n], keep[:, :n] = request.source[:, :n], request.keep[:, :n]
+        length = min(shape[1], request.length or shape[1])
+        if self.guided:
+            tokens, keep = tokens.repeat(2, 1), keep.repeat(2, 1)
+        return self.of._seen(tokens[:, :length], keep[:, :length], self.context)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
         if self.guided:
             tokens = tokens.repeat(2, 1)
-        h = self.of.model(tokens, self.context, self.caches, start)[:, -1]
-        logits = self.of.head(h).float()
+        self.read = torch.cat([self.read, tokens], 1)
+        h = self._go_on(tokens) if self.begun else self._anew()
+        logits = self.of.head(h[:, -1]).float()
         if self.guided:
             asked, free = logits.chunk(2)
             return free + self.guidance * (asked - free)
         return logits
 
+    def _go_on(self, tokens: Tensor) -> Tensor:
+        place = self.read.shape[1] - self.start - tokens.shape[1] + 1
+        if place + tokens.shape[1] > self.decoder.length:
+            return self._anew()
+        return self.decoder(tokens, self.context, self.caches, place, other=self.other)
 
-def given(request: SampleRequest, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(B, L) tokens to start from and where they are forced; without `keep` a source is not heeded."""
-    shape = (len(request), length)
-    if request.source is None or request.keep is None:
-        return torch.zeros(shape, dtype=torch.long, device=device), torch.zeros(shape, dtype=torch.bool, device=device)
-    return request.source.long().clone().to(device), request.keep.to(device)
+    def _anew(self) -> Tensor:
+        """Read the latest tokens into an empty memory, as many as leave half of it free."""
+        count = self.read.shape[1]
+        self.begun, room = True, self.decoder.length
+        if count < room:
+            self.start = 0
+            return self.decoder(self.read, self.context, self.caches, other=self.other)
+        align = (self.of.spec.space.periods or (1,))[-1]
+        self.start = -(-(count - room // 2) // align) * align
+        before = self.read[:, self.start - 1]
+        return self.decoder(self.read[:, self.start :], self.context, self.caches, before=before, other=self.other)
 
 
-def leading(kept: Tensor) -> int:
-    """How many first positions are forced in every row.
-
-    >>> leading(torch.tensor([[True, True, False], [True, False, True]]))
-    1
+def usual_dropout(tokens: int) -> float:
     """
-    return int(kept.all(0).long().cumprod(0).sum())
-
-
-def draw(logits: Tensor, chance: Tensor, request: SampleRequest) -> Tensor:
-    """logits (B, V), chance (B,) uniform in [0, 1) -> tokens (B,) by the inverse of the distribution function.
-
-    >>> draw(torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([0.3]), SampleRequest((0,)))
-    tensor([1])
+    >>> usual_dropout(70_000), usual_dropout(10_000_000), usual_dropout(0)
+    (0.2, 0.0, 0.0)
     """
-    if request.temperature == 0:
-        return logits.argmax(-1)
-    logits = trimmed(logits.double() / request.temperature, request.top_k, request.top_p)
-    heights = logits.softmax(-1).cumsum(-1)
-    found = torch.searchsorted(heights, (chance.double() * heights[:, -1]).unsqueeze(1), right=True)
-    return found.squeeze(1).clamp(max=logits.shape[-1] - 1)
+    return next((rate for most, rate in FEW if 0 < tokens < most), 0.0)
 
 
-def trimmed(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """-inf for all but the `top_k` likeliest tokens (0: all) and for the tail beyond mass `top_p` (Holtzman 2020, arXiv:1904.09751).
-
-    >>> trimmed(torch.tensor([[2.0, 1.0, 0.0]]), 2, 1.0)
-    tensor([[2., 1., -inf]])
-    """
-    if top_k:
-        least = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if top_p < 1:
-        ordered, order = logits.sort(descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        tail = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
-        logits = logits.masked_fill(tail, -torch.inf)
-    return logits
+def counted(x: Tensor, space: Space) -> Tensor:
+    """x (B, n) -> bool: the tokens of a piece with its end; not what pads after it."""
+    if not space.ragged:
+        return torch.ones_like(x, dtype=torch.bool)
+    ends = (x == space.end).long()
+    return ends.cumsum(1) - ends == 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from maquette.space import SampleRequest, Space, generator
+from maquette.space import Guide, SampleRequest, Space, generator
 
 Reader = Callable[[Tensor], Tensor]  # tokens (B, n), n >= 0, that follow those read before -> logits (B, V) of the next
 BLOCK = 256  # tokens whose chance is drawn at once
@@ -24,6 +24,7 @@ def write(reader: Reader, request: SampleRequest, space: Space, device: torch.de
     tokens, kept = given(request, space, device)
     length = tokens.shape[1]
     guides = [request.constraint.begin(seed) for seed in request.seeds] if request.constraint else []
+    chance = Chance(request.seeds, device)
     ended = torch.zeros(len(request), dtype=torch.bool, device=device)
     first = min(leading(kept), length - 1)
     for i in range(first):
@@ -31,7 +32,8 @@ def write(reader: Reader, request: SampleRequest, space: Space, device: torch.de
         yield tokens[:, i]
     logits = reader(tokens[:, :first])
     for i in range(first, length):
-        token = _next(logits, tokens, i, guides, request, space)
+        logits = _heeding(logits, tokens[:, max(0, i - MEMORY) : i], guides, request, space)
+        token = draw(logits, chance.at(i), request)
         token = torch.where(kept[:, i], tokens[:, i], token)
         if space.ragged:
             token = torch.where(ended, space.end, token)
@@ -49,32 +51,34 @@ def collect(columns: Iterator[Tensor]) -> Tensor:
     return torch.stack(list(columns), 1).clone()
 
 
-def _next(logits: Tensor, tokens: Tensor, i: int, guides: list, request: SampleRequest, space: Space) -> Tensor:
+def _heeding(logits: Tensor, lately: Tensor, guides: list[Guide], request: SampleRequest, space: Space) -> Tensor:
+    """The logits with what the request forbids or wants less of."""
     if space.ragged and request.repetition > 1:
-        logits = hushed(logits, tokens[:, max(0, i - MEMORY) : i], request.repetition)
-    if guides:
-        logits = ruled(logits, guides)
-    return draw(logits, chance(request.seeds, i, str(logits.device)), request)
+        logits = hushed(logits, lately, request.repetition)
+    return ruled(logits, guides) if guides else logits
 
 
-def chance(seeds: tuple[int, ...], i: int, device: str = "cpu") -> Tensor:
-    """(B,) uniform in [0, 1) for place i; row b is a function of (seeds[b], i) alone."""
-    block, place = divmod(i, BLOCK)
-    if place == 0 or _drawn.get("of") != (seeds, block, device):
-        rows = [torch.rand(BLOCK, generator=generator(s, stream=2 * block), dtype=torch.float64) for s in seeds]
-        _drawn.update({"of": (seeds, block, device), "rows": torch.stack(rows).to(device)})
-    return _drawn["rows"][:, place]
+class Chance:
+    """Uniform numbers in [0, 1) for each place; those of row b are a function of seeds[b] alone."""
+
+    def __init__(self, seeds: tuple[int, ...], device: torch.device | str):
+        self.seeds, self.device, self.block = seeds, device, -1
+
+    def at(self, i: int) -> Tensor:
+        """(B,) for place i"""
+        block, place = divmod(i, BLOCK)
+        if block != self.block:
+            rows = [torch.rand(BLOCK, generator=generator(s, 2 * block), dtype=torch.float64) for s in self.seeds]
+            self.block, self.rows = block, torch.stack(rows, 1).to(self.device)
+        return self.rows[place]
 
 
-_drawn: dict = {}  # the last block, so that it is drawn once
-
-
-def _push(guides: list, column: Tensor) -> None:
+def _push(guides: list[Guide], column: Tensor) -> None:
     for guide, token in zip(guides, column.tolist(), strict=False):
         guide.push(token)
 
 
-def ruled(logits: Tensor, guides: list) -> Tensor:
+def ruled(logits: Tensor, guides: list[Guide]) -> Tensor:
     """-inf where a row's guide does not allow a token."""
     for row, guide in enumerate(guides):
         if (allowed := guide.allowed()) is not None:

@@ -61,6 +61,9 @@ def _why(made: Corpus) -> str:
 
 def _shape(made: Corpus) -> str:
     space = made.spec.space
+    if space.ragged:
+        sizes = f"{made.tokens:,} tokens of {space.vocabulary} kinds, {made.tokens / len(made):,.0f} a piece"
+        return f"{sizes}; a model sees {space.shape[0]} at once"
     if space.kind == "tokens":
         return f"{space.shape[0]} tokens of {space.vocabulary} each"
     if space.kind == "grid" and len(space.axes) == 2:

@@ -144,7 +144,7 @@ class Keeper:
     def _keep(self, now: TrainState) -> None:
         seed_everything(now.plan.seed, now.step, 0)
         with torch.no_grad():
-            now.averaged.conclude(lambda: self.corpus.once("train", limit=20_000))
+            now.averaged.conclude(lambda: self.corpus.once("train", limit=now.model.concluded_on))
         self.run.save(now)
         self.sheet = self._draw(now.averaged, now.step) or self.sheet
 

@@ -19,7 +19,7 @@ import torch
 from maquette import catalog, corpus, duplicates, files, sources
 from maquette.building import building
 from maquette.condition import Condition, fit_condition
-from maquette.corpus import SPLITS, Corpus, CorpusWriter
+from maquette.corpus import SPLITS, Corpus, CorpusWriter, Ragged, RaggedWriter
 from maquette.errors import ContentError, CorpusError, SettingError, UnknownName, Unreadable, UsageError
 from maquette.piece import Modality, Piece
 from maquette.sources import Found, Refused
@@ -181,7 +181,7 @@ class _Work:
         held = 0
         for file, piece in self.pieces("looking"):
             self.seen += 1
-            held += getattr(piece.content, "nbytes", KEPT) + 1000
+            held += _weight(piece.content) + 1000
             if held > KEPT or "member" in piece.facts:  # arrays are read faster than held
                 self.held = None
             if self.held is not None:
@@ -190,7 +190,8 @@ class _Work:
 
     def write(self) -> None:
         """The second pass: clean, number and store; of exact copies the first is kept."""
-        writer: CorpusWriter | None = None
+        writer: CorpusWriter | RaggedWriter | None = None
+        self.sketches: list[np.ndarray] = []
         first: dict[bytes, int] = {}
         content = hashlib.blake2b(digest_size=16)
         self.rows: list[Mapping[str, Any]] = []
@@ -198,10 +199,13 @@ class _Work:
         interned: dict[str, Mapping[str, Any]] = {}
         for file, piece in self.held or self.pieces("cleaning"):
             try:
-                stored = np.ascontiguousarray(self.modality.to_array(self.modality.clean(piece)))
+                piece = self.modality.clean(piece)
+                stored = np.ascontiguousarray(self.modality.to_array(piece))
             except Unreadable as error:
                 self.refused.setdefault(_source(file, piece), str(error))
                 continue
+            if writer is None and self.modality.ragged:
+                writer = RaggedWriter(self.folder, stored.dtype)
             writer = writer or CorpusWriter(self.folder, self.modality.space, stored.dtype)
             mark = hashlib.blake2b(stored, digest_size=8).digest()
             if first.setdefault(mark, len(writer)) < len(writer):
@@ -211,6 +215,8 @@ class _Work:
             line = _line(facts)
             content.update(mark + line)
             writer.add(stored, line)
+            if (sketch := self.modality.sketch(piece)) is not None:
+                self.sketches.append(sketch)
             self.licences[str(facts.get("license", "unknown"))] += 1
             row = {k: v for k, v in facts.items() if k not in BOOKKEEPING}
             self.rows.append(interned.setdefault(_to_json(row), row))
@@ -219,7 +225,7 @@ class _Work:
                 doctor.too_few(self.source, self.modality.pretty, len(writer or ()), self.copies, self.refused)
             )
         self.held = None
-        self.writer, self.shards, self.content = writer, writer.close(), content.hexdigest()
+        self.writer, self.stored, self.content = writer, writer.close(), content.hexdigest()
 
     def _facts(self, file: Found, piece: Piece) -> dict[str, Any]:
         folder, row = self.known[file.name]
@@ -238,9 +244,11 @@ class _Work:
         labels = [row.get("label") for row in self.rows]
         group, dissolved = (np.arange(len(group)), True) if len(np.unique(group)) < doctor.FEWEST else (group, False)
         splits = split_groups(group, labels, self.split, self.seed)
-        fitted = {**self.fitted, "pieces": len(splits["train"])}
-        condition = fit_condition([self.rows[i] for i in splits["train"].tolist()])
-        spec = DataSpec(self.modality.space, condition, self.modality.likelihood)
+        fitted = self._learnt({**self.fitted, "pieces": len(splits["train"])}, splits["train"])
+        rows = [self.rows[i] for i in splits["train"].tolist()]
+        condition = fit_condition(rows, always=self.modality.fields())
+        tokens = self.writer.count(splits["train"]) if isinstance(self.writer, RaggedWriter) else 0
+        spec = DataSpec(self.modality.space, condition, self.modality.likelihood, tokens)
         sizes = np.unique(group, return_counts=True)[1]
         facts = {
             "name": sources.name_of(self.source),
@@ -271,23 +279,42 @@ class _Work:
         shutil.rmtree(self.folder / "unpacked", ignore_errors=True)
         self.writer.finish(splits, encoded(condition, self.rows), facts)
 
+    def _learnt(self, fitted: dict[str, Any], train: np.ndarray) -> dict[str, Any]:
+        """What the modality learns from the train split alone; then what was stored becomes tokens."""
+        if not isinstance(self.stored, Ragged):
+            return fitted
+        self.progress("learning", 0, len(train))
+        stored = self.stored
+        self.modality.restore(fitted)
+        fitted |= self.modality.learn(lambda: (np.asarray(stored[i]) for i in train.tolist()))
+        self.modality.restore(fitted)
+        self.writer.tokens(stored, self.modality.encode, self.modality.space)
+        return fitted
+
     def _groups(self) -> np.ndarray:
-        if self.modality.space.kind != "grid" or len(self.modality.space.axes) != 2:
+        if self.sketches:
+            return self.modality.twins(np.stack(self.sketches))
+        if self.modality.ragged or self.modality.space.kind != "grid" or len(self.modality.space.axes) != 2:
             return np.arange(len(self.rows))  # near twins are known for pictures only
         known = duplicates.signatures(self._blocks())
         return duplicates.groups(known, self._load)
 
     def _blocks(self, rows: int = 1024) -> Iterator[np.ndarray]:
-        for shard in self.shards:
+        for shard in self.stored:
             for start in range(0, len(shard), rows):
                 yield shard[start : start + rows]
             _forget(shard)
 
     def _load(self, numbers: np.ndarray) -> np.ndarray:
-        found = corpus.take(self.shards, numbers)
-        for shard in self.shards:
+        found = corpus.take(self.stored, numbers)
+        for shard in self.stored:
             _forget(shard)
         return found
+
+
+def _weight(content: Any) -> int:
+    """Bytes that a piece takes while it is held; what cannot be told is too heavy to hold."""
+    return 4 * len(content) if isinstance(content, str | bytes) else getattr(content, "nbytes", KEPT)
 
 
 def _forget(shard: np.ndarray) -> None:
