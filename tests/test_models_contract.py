@@ -18,7 +18,8 @@ from maquette.errors import MaquetteError, SpaceError
 from maquette.loop import TrainState, loop, make_plan, move
 from maquette.space import Batch, Codec, DataSpec, GenerativeModel, Model, SampleRequest, Space
 
-FAMILIES = catalog.names("models")
+LENT = {"borrowed"}  # the weights are somebody else's and nothing is learnt: tests/test_borrowed.py
+FAMILIES = [name for name in catalog.names("models") if name not in LENT]
 SPACES = {
     "grid of 2 axes": Space("grid", (1, 8, 8)),
     "grid of 3 channels": Space("grid", (3, 16, 16)),
@@ -93,13 +94,16 @@ def trained(name: str) -> Model:
 
 
 def error(model: Model) -> float:
-    """How far its pieces of either label are from the pattern; of a codec alone, how far what comes back is."""
+    """How far its pieces of either label are from the pattern; of a codec alone, how far what comes back is; of what only counts and
+    heeds no label, how far they are from the nearer pattern."""
     label = torch.arange(16) % 2
     aim = pattern(model.spec.space)[label]
     if isinstance(model, GenerativeModel):
         made = model.sample(SampleRequest(tuple(range(16)), label[:, None].float()))
     else:
         made = model.decode(model.encode(aim))
+    if not model.phases:
+        return (made[:, None] != aim[:2]).float().mean(2).amin(1).mean().item()
     return ((made != aim) if model.spec.space.kind == "tokens" else (made - aim).abs()).float().mean().item()
 
 
@@ -174,9 +178,9 @@ def test_every_learnable_number_moves_in_exactly_one_phase(name: str, condition:
 def test_it_learns_a_toy(name: str) -> None:
     space = home(name)
     model = build(name, space)
-    before = error(concluded(copy.deepcopy(model)))
+    before = error(concluded(copy.deepcopy(model)) if model.phases else model)
     for now in loop(model, batches(space), make_plan(None, {"steps": MOST_STEPS, "batch_size": 32})):
-        if now.step % 40 == 0 and error(concluded(copy.deepcopy(now.averaged))) < 0.4 * before:
+        if (now.done or now.step % 40 == 0) and error(concluded(copy.deepcopy(now.averaged))) < 0.4 * before:
             return
     pytest.fail(f"after {MOST_STEPS} steps its pieces are no nearer to the pattern than {error(now.averaged)}")
 
@@ -184,6 +188,8 @@ def test_it_learns_a_toy(name: str) -> None:
 @every_family
 def test_stopping_and_going_on_is_bit_exact(name: str) -> None:
     space, plan = home(name), make_plan(None, {"steps": 4, "batch_size": 16})
+    if not build(name, space).phases:
+        pytest.skip("takes no steps")
     for now in loop(build(name, space), batches(space), plan):
         if now.step == 2:
             kept = {f: load(save({k: v.clone() for k, v in t.items()})) for f, t in now.tensors().items()}, now.facts()
@@ -219,7 +225,8 @@ def test_row_i_depends_on_seed_i_alone(name: str) -> None:
     for i in range(3):
         alone = model.sample(SampleRequest((3, 5, 9), label).rows(i, i + 1))
         assert torch.allclose(three[i : i + 1].float(), alone.float(), atol=1e-4)
-    assert not torch.equal(three[0], model.sample(SampleRequest((4,), label[:1]))[0])
+    others = model.sample(SampleRequest((4, 6, 7, 8), label[:1].repeat(4, 1)))
+    assert any(not torch.equal(three[0], other) for other in others)
 
 
 @every_maker
@@ -236,7 +243,8 @@ def test_no_condition_and_a_row_of_nan_are_the_same_wish(name: str) -> None:
 def test_a_model_without_conditions_makes_pieces(name: str) -> None:
     space = home(name)
     model = build(name, space, condition=None)
-    model.loss(Batch(next(toy(space)).x), model.phases[0].name, 0.0)
+    for phase in model.phases:
+        model.loss(Batch(next(toy(space)).x), phase.name, 0.0)
     assert model.eval().sample(SampleRequest((1,))).shape == (1, *space.shape)
 
 

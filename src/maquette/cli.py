@@ -130,7 +130,17 @@ def generate(
     seed: Annotated[int, typer.Option(help="of the first piece; piece k has seed + k")] = 0,
     condition: Conditions = None,
     source: Annotated[str | None, typer.Option(help="a file to vary, continue or infill")] = None,
-    keep: Annotated[str | None, typer.Option(help="a mask; white stays as it is in --source")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="what stays of --source: a mask picture; soprano; bars=1-4; lines=1-2")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="how it begins")] = None,
+    form: Annotated[
+        str | None, typer.Option(help="a form that always holds: 五言绝句, haiku, lines=4, /regex/")
+    ] = None,
+    rules: Annotated[str, typer.Option(help="that always hold: rhyme; ranges,crossing,parallels")] = "",
+    bars: Annotated[int | None, typer.Option(help="of music")] = None,
+    length: Annotated[int | None, typer.Option(help="most tokens of a piece")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="show one text while it is written")] = False,
     interpolate: Annotated[tuple[int, int] | None, typer.Option(help="two seeds to walk between")] = None,
     frames: Annotated[int, typer.Option(help="of --interpolate")] = 24,
     like: Annotated[Path | None, typer.Option(help="a piece to make again, from its own metadata")] = None,
@@ -139,6 +149,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="of the solver (flow)")] = None,
     top_k: Annotated[int, typer.Option(help="likeliest tokens only; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="smallest set of tokens with this probability; 1 is off")] = 1.0,
+    repetition: Annotated[float, typer.Option(help="tokens of late are this many times less likely; 1 is off")] = 1.0,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
@@ -153,7 +164,16 @@ def generate(
         steps=steps,
         top_k=top_k,
         top_p=top_p,
+        repetition=repetition,
+        prompt=prompt,
+        form=form,
+        rules=tuple(r.strip() for r in rules.split(",") if r.strip()),
+        bars=bars,
+        length=length,
     )
+    if stream:
+        _stream(_run_at(run), wish, device)
+        return
     if like:
         opened, wish, interpolate, n = _like(like, run, n)
     else:
@@ -246,6 +266,14 @@ def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto") -
         paths += save([piece], folder)
     sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
     typer.echo(f"pieces: {len(paths)} in {folder}\nsheet: {sheet}")
+
+
+def _stream(run: Run, wish: Any, device: str) -> None:
+    from maquette.verbs.generate import streaming
+
+    for part in streaming(run, wish, device):
+        typer.echo(part, nl=False)
+    typer.echo("")
 
 
 def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str) -> None:

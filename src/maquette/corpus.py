@@ -105,7 +105,11 @@ class Corpus:
 
     def tokens_of(self, split: str) -> int:
         """Ragged: tokens of a split, ends included."""
-        return int(self._ragged.sizes[self.numbers(split)].sum())
+        return self.tokens_in(self.numbers(split))
+
+    def tokens_in(self, numbers: np.ndarray) -> int:
+        """Ragged: tokens of these pieces, ends included."""
+        return int(self._ragged.sizes[numbers].sum())
 
     def __repr__(self) -> str:
         return f"Corpus({self.path}, {len(self)} pieces, {self.spec.space.kind} {self.spec.space.shape})"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -156,7 +156,8 @@ class Batches(Protocol):
 class TrainState:
     """The model on its way: weights, averaged weights, one optimiser a phase, the step; all that a checkpoint holds.
 
-    steps  the whole number of steps; None until the driver has measured the machine (see train.py)
+    steps  the whole number of steps; None until the driver has measured the machine (see drive.py)
+    best   (step, figure) of the best weights on the validation split, where the driver looks at it; smaller is better
     logs   what the last step wrote down: "phase/term" -> 0-d tensor
     """
 
@@ -169,6 +170,7 @@ class TrainState:
         self.parameters, self.averages = list(self.model.parameters()), list(self.averaged.parameters())
         self.optimisers = {phase.name: optimisers(self.model, phase, plan) for phase in model.phases}
         self.logs: dict[str, Tensor] = {}
+        self.best: tuple[int, float] | None = None
 
     @property
     def progress(self) -> float:
@@ -195,9 +197,10 @@ class TrainState:
             "optimiser": {k: torch.as_tensor(v) for k, v in moments.items()},
         }
 
-    def facts(self) -> dict[str, float | int | None]:
+    def facts(self) -> dict[str, Any]:
         """The plain numbers of a checkpoint."""
-        return {"step": self.step, "steps": self.steps, "lr_scale": self.lr_scale, "threads": self.threads}
+        known = ("step", "steps", "lr_scale", "threads", "best")
+        return {name: getattr(self, name) for name in known}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, object]) -> None:
         """Take up what `tensors` and `facts` gave. Raises RunError where names or shapes do not fit."""
@@ -223,6 +226,7 @@ class TrainState:
             owners[phase, id(p)].state[p][moment] = value.to(p.device if value.dim() else "cpu").clone()
         self.step, self.steps = int(facts["step"]), facts["steps"]  # type: ignore[arg-type]
         self.lr_scale = float(facts["lr_scale"])  # type: ignore[arg-type]
+        self.best = tuple(facts["best"]) if facts.get("best") else None  # type: ignore[arg-type]
         self.threads = int(facts["threads"])  # type: ignore[call-overload]  # another number adds up in another order
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-
 FAST = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # whether this processor multiplies bfloat16
 
 

@@ -87,6 +87,9 @@ class Modality(ABC):
     companions: ClassVar[tuple[str, ...]] = ()  # of files it reads beside those, such as labels
     likelihood: Likelihood = "gaussian"
     pretty: ClassVar[str] = ""  # plural noun for sentences: "pictures"
+    telling: ClassVar[
+        tuple[str, ...]
+    ] = ()  # names of its own findings whose sentences a verdict repeats: variety, novelty
     ragged: ClassVar[bool] = (
         False  # whether pieces have lengths of their own; then content is stored, learnt from, and encoded
     )

@@ -3,6 +3,7 @@
 runs/mine/recipe.toml                       every choice, defaults spelled out
           run.json                          what the model was told: its spec, the corpus's facts and fingerprint, cost
           checkpoints/00001200/             weights, averaged, optimiser (safetensors); manifest.json with checksums, written last
+          best/                               the averaged weights that foretell the validation split best, where that is looked at
           log.jsonl                         one line a record
           samples/00001200.png              always the same seeds
           codec/                            two stages: the run whose codes this one was trained on
@@ -23,13 +24,25 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from maquette import catalog
+from maquette.building import building
 from maquette.errors import RunError
-from maquette.files import checksum, fingerprint, full_disk_in_words, read_json, sync, write_json, write_text
+from maquette.files import (
+    checksum,
+    fingerprint,
+    full_disk_in_words,
+    read_json,
+    sync,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from maquette.loop import TrainState
+from maquette.nets.blend import Gate
+from maquette.partners import Partners
 from maquette.recipe import Recipe, load, to_toml
 from maquette.space import Codec, DataSpec, GenerativeModel, Model, SampleRequest, generator
 
@@ -94,18 +107,40 @@ class Run:
     def codec(self) -> Run | None:
         return Run.open(self.path / "codec") if self.facts.get("codec") else None
 
+    @property
+    def stage(self) -> str:
+        """The model whose weights lie here: the last of a pair, the first of partners."""
+        return self.facts.get("stage") or self.recipe.stages[-1]
+
+    @property
+    def partner(self) -> Run | None:
+        return Run.open(self.path / "partner") if (self.path / "partner" / "run.json").is_file() else None
+
+    def keep_gate(self, gate: Gate) -> None:
+        write_bytes(self.path / "gate.safetensors", save({k: v.contiguous() for k, v in gate.state_dict().items()}))
+
+    def partners(self, model: Model) -> Partners | Model:
+        """The model with its partner, where it has one and the gate between them is fitted."""
+        gate, partner = self.path / "gate.safetensors", self.partner
+        if partner is None or not gate.is_file():
+            return model
+        both = Partners(model, partner.load_model())
+        both.gate.load_state_dict(load_file(gate))
+        return both
+
     def note(self) -> None:
         """Write `facts` to run.json."""
         write_json(self.path / "run.json", self.facts)
 
     def build(self) -> Model:
         """The model of this run with fresh weights (chance from torch's global generator)."""
-        name = self.recipe.stages[-1]
+        name = self.stage
         return catalog.find("models", name)(self.spec, **self.recipe.settings_of(name))
 
     def load_model(self, device: str = "cpu") -> Model:
-        """The model with its averaged weights, ready to sample. Raises RunError where there is no valid checkpoint."""
-        checkpoint = self.newest(("averaged",))
+        """The model with its averaged weights, ready to sample: the best on validation where that was looked at, else the newest.
+        Raises RunError where there is no valid checkpoint."""
+        checkpoint = self.best(("averaged",)) or self.newest(("averaged",))
         if checkpoint is None:
             raise RunError(f"{self.path} has no checkpoint yet; train for a little longer")
         model = self.build()
@@ -122,7 +157,8 @@ class Run:
             raise RunError(
                 f"{self.path} is a run of {name}, which makes nothing alone; it is half of a pair: {name}+transformer"
             )
-        return Sampler(model, self.codec.load_model(device) if self.codec else None)  # type: ignore[arg-type]
+        codec = self.codec.load_model(device) if self.codec else None
+        return Sampler(self.partners(model), codec)  # type: ignore[arg-type]
 
     def usual_condition(self, seeds: Sequence[int]) -> Tensor | None:
         """A condition for each seed, its label drawn as often as it occurs in training; None without labels."""
@@ -155,10 +191,12 @@ class Run:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
-    def _write(self, folder: Path, now: TrainState) -> None:
+    def _write(self, folder: Path, now: TrainState, only: Sequence[str] = ("weights", "averaged", "optimiser")) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sums = {}
         for name, tensors in now.tensors().items():
+            if name not in only:
+                continue
             file = folder / f"{name}.safetensors"
             try:
                 save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
@@ -168,6 +206,18 @@ class Run:
             sums[file.name] = checksum(file)
         write_json(folder / "manifest.json", {"version": VERSION, "files": sums, "facts": now.facts()})
         sync(folder)
+
+    def keep_best(self, now: TrainState) -> None:
+        """The averaged weights as the best so far. Raises StorageError on a full disk."""
+        with full_disk_in_words(self.path), building(self.path / "best") as folder:
+            self._write(folder, now, ("averaged",))
+
+    def best(self, files: Sequence[str] = ("averaged",)) -> Checkpoint | None:
+        """What `keep_best` kept last, if it is whole."""
+        try:
+            return _read(self.path / "best", files)
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
 
     def _checkpoints(self) -> list[Path]:
         """Newest first; those set aside or half written do not count."""
@@ -232,11 +282,12 @@ class Run:
 
 
 def identity(run: Run) -> str:
-    """A fingerprint of the weights a run samples from: its newest averaged weights and those of its codec."""
-    newest = run.newest(())
+    """A fingerprint of the weights a run samples from: its averaged weights and those of its codec."""
+    newest = run.best(()) or run.newest(())
     if newest is None:
         raise RunError(f"{run.path} has no checkpoint yet; train for a little longer")
-    return fingerprint([newest.sums["averaged.safetensors"], identity(run.codec) if run.codec else None])
+    marks = [newest.sums["averaged.safetensors"], identity(run.codec) if run.codec else None]
+    return fingerprint(marks + ([identity(run.partner)] if run.partner else []))
 
 
 def _read(folder: Path, files: Sequence[str]) -> Checkpoint:
@@ -275,7 +326,7 @@ class Sampler:
         request = _to(request, device)
         made = self.model.sample(self._in_codes(request))
         made = self.codec.decode(made) if self.codec else made
-        if request.keep is not None and request.source is not None:
+        if request.keep is not None and request.source is not None and not self.spec.space.ragged:
             made = torch.where(request.keep, request.source, made)
         return made.cpu()
 

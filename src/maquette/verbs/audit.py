@@ -24,6 +24,7 @@ from maquette.page import Exhibit, Section, figures, histogram, page, table
 from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
+from maquette.verbs import reading
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
 FEWEST = 10  # held-out pieces below which nothing can be measured against them
@@ -66,18 +67,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Audit:
-    """Evidence with the files that hold it."""
+    """Findings and sentences with the files that hold them; evidence: what is behind those of grids."""
 
-    evidence: Evidence
+    findings: tuple[Finding, ...]
+    verdict: tuple[str, ...]
     folder: Path
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        return self.evidence.findings
+    evidence: Evidence | None = None
 
     @property
     def words(self) -> str:
-        return "\n".join(self.evidence.verdict)
+        return "\n".join(self.verdict)
 
     @property
     def page(self) -> Path:
@@ -107,10 +106,15 @@ def audit(
     if n < 1:
         raise SettingError(f"samples should be >= 1; {samples} came")
     modality = catalog.modality(corpus.facts["modality"])
+    folder = Path(out) if out else run.path / "audit"
+    about = {"run": run.path.name, "weights": identity(run), "model": run.recipe.model, "first_seed": seed}
+    if corpus.spec.space.ragged:
+        found = reading.read(run, corpus, modality, samples, seed, device)
+        reading.write(found, corpus, modality, folder, about)
+        return Audit(found.findings, found.verdict, folder)
     generated = as_written(draw(run, n, seed, device), modality)
     evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces")
-    about = {"run": run.path.name, "weights": identity(run), "model": run.recipe.model, "first_seed": seed}
-    return write(evidence, generated, corpus, modality, Path(out) if out else run.path / "audit", about)
+    return write(evidence, generated, corpus, modality, folder, about)
 
 
 def corpus_of(run: Run) -> Corpus:
@@ -315,7 +319,7 @@ def write(
     modality.sheet([modality.to_piece(x) for x in both], folder / "closest.png", columns=8, captions=captions)
     files.write_json(folder / "audit.json", to_json(evidence, corpus, about))
     files.write_text(folder / "audit.html", to_html(evidence, generated, corpus, modality, about))
-    return Audit(evidence, folder)
+    return Audit(evidence.findings, evidence.verdict, folder, evidence)
 
 
 def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from maquette import catalog
 from maquette.corpus import Corpus
+from maquette.likelihood import is_chain, piece_nats
 from maquette.loop import TrainState, only_here, rank, seed_everything, world
 from maquette.run import Run, Sampler
 from maquette.space import Model, SampleRequest
@@ -50,12 +51,13 @@ def drive(
     loggers: tuple[str, ...],
 ) -> Iterator[Progress]:
     """Follow the loop: freeze the number of steps, log, save, draw sheets, stop when asked."""
-    keeper = Keeper(run, corpus)
+    keeper, judge = Keeper(run, corpus), Validation(run, corpus)
     told = 0.0
     started_cpu = time.process_time()
     with loggers_for(loggers, run) as write:
         for now in states:
             budget.freeze(now)
+            over = judge.look(now)
             asked = interruption.anywhere()
             if now.done or asked or keeper.due():
                 _record(run, now, write)
@@ -64,7 +66,7 @@ def drive(
                 _record(run, now, write)
             if now.done or asked or time.monotonic() - told > 0.5:
                 told = time.monotonic()
-                yield _progress(run, now, budget, keeper, "stopped and saved; the same line goes on" if asked else "")
+                yield _progress(run, now, budget, keeper, "stopped and saved; the same line goes on" if asked else over)
             if asked:
                 break
     run.facts["cpu_seconds"] = round(run.facts.get("cpu_seconds", 0.0) + time.process_time() - started_cpu, 2)
@@ -82,7 +84,46 @@ def _progress(run: Run, now: TrainState, budget: Budget, keeper: Keeper, news: s
     logs = {k: float(v) for k, v in now.logs.items()}
     speed = now.plan.batch_size / budget.seconds_per_step if budget.seconds_per_step else 0.0
     left = budget.seconds_per_step * (now.steps - now.step) if now.steps and budget.seconds_per_step else None
-    return Progress(run.recipe.stages[-1], now.step, now.steps, logs, speed, left, keeper.sheet, news)
+    return Progress(run.stage, now.step, now.steps, logs, speed, left, keeper.sheet, news)
+
+
+class Validation:
+    """The exact nats of the averaged weights on the validation split, for models of sequences: at every twentieth of the steps. The best
+    weights are kept, and training ends where it long has only learnt by heart."""
+
+    LOOKS = 20  # over the whole training
+    PATIENCE = 6  # looks without a better one
+    TOKENS = 20_000  # of the validation split that are looked at
+
+    def __init__(self, run: Run, corpus: Corpus):
+        self.run, self.corpus = run, corpus
+        self.possible = corpus.spec.space.ragged and corpus.size("validation") > 0
+        if self.possible:
+            share = self.TOKENS / max(1, corpus.tokens_of("validation"))
+            self.pieces = max(1, min(corpus.size("validation"), round(share * corpus.size("validation"))))
+
+    def look(self, now: TrainState) -> str:
+        """Note the nats where it is time to; a sentence where training is over, and then `now.steps` is the present step."""
+        if not self.possible or not now.model.phases or not is_chain(now.model):
+            return ""
+        if not now.steps or now.step % max(1, now.steps // self.LOOKS):
+            return ""
+        nats = agreed_number(self._nats(now.averaged) if rank() == 0 else 0.0)
+        now.logs["validation/nats_per_token"] = torch.tensor(nats)
+        if now.best is None or nats < now.best[1]:
+            now.best = (now.step, nats)
+            only_here(lambda: self.run.keep_best(now))
+        late = now.step - now.best[0] >= self.PATIENCE * max(1, now.steps // self.LOOKS)
+        if not late or now.done:
+            return ""
+        now.steps = now.step
+        return (
+            f"the validation split was foretold best at step {now.best[0]}; those weights are kept, and training ends"
+        )
+
+    def _nats(self, model: Model) -> float:
+        pieces, nats = piece_nats(model, self.corpus, "validation", self.pieces)  # type: ignore[arg-type]
+        return float(nats.sum()) / self.corpus.tokens_in(pieces.numpy())
 
 
 class Budget:
@@ -120,6 +161,15 @@ def agreed(number: int) -> int:
     shared = torch.tensor([number])
     dist.broadcast(shared, 0)
     return int(shared)
+
+
+def agreed_number(number: float) -> float:
+    """Rank 0's number on every rank."""
+    if world() == 1:
+        return number
+    shared = torch.tensor([number], dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return float(shared)
 
 
 class Keeper:

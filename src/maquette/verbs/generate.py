@@ -86,6 +86,24 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
             yield replace(modality.to_piece(x, papers(run, replace(wish, seed=seed))), modality=modality)
 
 
+def streaming(run: Run, wish: Wish, device: str = "auto") -> Iterator[str]:
+    """One text as it is written, part by part. Raises UsageError where pieces are no texts or the model does not write in order."""
+    modality = catalog.modality(run.facts["corpus"]["modality"])
+    sampler = run.sampler(pick_device(device))
+    if not hasattr(sampler.model, "stream") or sampler.codec:
+        raise UsageError(f"{run.recipe.model} makes a piece as a whole; drop --stream")
+    written: list[Tensor] = []
+    shown = ""
+    for column in sampler.model.stream(to_request(run, modality, wish, (wish.seed,))):
+        written.append(column)
+        text = modality.to_piece(torch.cat(written).clone()).content
+        if not isinstance(text, str):
+            raise UsageError(f"{modality.pretty} cannot be shown while they are written; drop --stream")
+        whole = text.rstrip("\ufffd")  # the first bytes of a character that is not whole yet
+        yield whole[len(shown) :]
+        shown = whole if len(whole) > len(shown) else shown
+
+
 def interpolate(
     run: Run, first: int, last: int, frames: int, wish: Wish | None = None, device: str = "auto"
 ) -> list[Piece]:

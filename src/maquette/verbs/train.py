@@ -14,6 +14,7 @@ from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
 from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
+from maquette.partners import Partners
 from maquette.recipe import Recipe, differences, settle
 from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec
@@ -56,6 +57,9 @@ def _stages(
         run = _open_or_create(out, recipe, corpus, corpus.spec)
         yield from _stage(run, corpus, recipe.minutes, interruption, loggers)
         return
+    if has_partner(recipe):
+        yield from _partners(corpus, recipe, out, interruption, loggers)
+        return
     first, second = _halves(recipe)
     bare = corpus.unconditioned()
     codec_run = _open_or_create(out / "codec", first, bare, bare.spec)
@@ -65,6 +69,32 @@ def _stages(
     codes = _codes(corpus, codec_run)
     run = _open_or_create(out, recipe, corpus, codes.spec, codec={"fingerprint": codes.fingerprint})
     yield from _stage(run, codes, second.minutes, interruption, loggers)
+
+
+def has_partner(recipe: Recipe) -> bool:
+    """Whether the second name is no model on codes but one beside the first, as in transformer+ngram."""
+    return len(recipe.stages) == 2 and getattr(catalog.find("models", recipe.stages[1]), "partner", False)
+
+
+def _partners(
+    corpus: Corpus, recipe: Recipe, out: Path, interruption: Interruption, loggers: tuple[str, ...]
+) -> Iterator[Progress]:
+    """Both models on the same corpus, then the gate between them on the validation split."""
+    second = _halves(recipe)[1]
+    run = _open_or_create(out, recipe, corpus, corpus.spec, stage=recipe.stages[0])
+    yield from _stage(run, corpus, recipe.minutes, interruption, loggers)
+    if interruption.asked:
+        return
+    partner = _open_or_create(out / "partner", second, corpus, corpus.spec)
+    yield from _stage(partner, corpus, None, interruption, loggers)
+    only_here(lambda: fit_gate(run, corpus))
+
+
+def fit_gate(run: Run, corpus: Corpus) -> None:
+    """Learn on the validation split how far either of two partners is heard at each place."""
+    partners = Partners(run.load_model(), run.partner.load_model())  # type: ignore[union-attr]
+    partners.fit(corpus.sliding("validation"))
+    run.keep_gate(partners.gate)
 
 
 def _halves(recipe: Recipe) -> tuple[Recipe, Recipe]:
@@ -98,6 +128,10 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
 
 def _fitting(recipe: Recipe) -> None:
     """Raise SettingError unless the stages make sense together, before anything is trained."""
+    if has_partner(recipe):
+        if not hasattr(catalog.find("models", recipe.stages[0]), "hidden"):
+            raise SettingError(f"{recipe.stages[1]} stands beside a transformer: transformer+{recipe.stages[1]}")
+        return
     if len(recipe.stages) == 2 and not hasattr(catalog.find("models", recipe.stages[0]), "encode"):
         raise SettingError(
             f"{recipe.stages[0]} is no codec; a pair is codec+model, such as vqvae+transformer or vae+flow"
@@ -176,7 +210,7 @@ def _stage(
         run.facts["rolled_back"] = reason
         only_here(run.note)
         yield Progress(
-            run.recipe.stages[-1],
+            run.stage,
             0,
             None,
             {},

@@ -1,0 +1,1 @@
+"""Notes as plain data: reading, drawing, sounding and judging scores."""

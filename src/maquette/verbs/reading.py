@@ -1,0 +1,162 @@
+"""The audit of sequences: exact likelihoods beside those of an n-gram, and the modality's own figures beside those of held-out pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maquette import catalog, files
+from maquette.corpus import Corpus
+from maquette.finding import Finding, interval, resamples
+from maquette.likelihood import is_chain, piece_nats
+from maquette.loop import pick_device
+from maquette.page import Section, page, table
+from maquette.piece import Modality, Piece, Works
+from maquette.run import Run
+from maquette.space import DataSpec, SampleRequest
+
+MOST = 200  # pieces that are written where nothing else is asked
+TOKENS = 40_000  # about as many are written at most
+JUDGED = 400  # held-out pieces whose likelihood is taken at most
+SHOWN = 6  # pieces on the page beside as many held-out ones
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was measured: findings, three sentences, and the pieces behind them."""
+
+    findings: tuple[Finding, ...]
+    verdict: tuple[str, ...]
+    works: Works
+
+
+def read(run: Run, corpus: Corpus, modality: Modality, samples: int | None, seed: int, device: str) -> Reading:
+    """Write pieces and judge them and the model that wrote them. The only place where sequences of the test split are looked at."""
+    length = corpus.spec.space.shape[0]
+    usual = max(8, min(corpus.size("test"), MOST, TOKENS // length))
+    works = gathered(run, corpus, modality, samples or usual, seed, device)
+    likely = list(likelihoods(run, corpus, modality, seed, device))
+    own = modality.findings(works)
+    return Reading((*likely, *own), verdict(likely, own, modality), works)
+
+
+def gathered(run: Run, corpus: Corpus, modality: Modality, n: int, seed: int, device: str) -> Works:
+    """n new pieces, and held-out and training ones cut to the same number of tokens."""
+    length = corpus.spec.space.shape[0]
+    made = [modality.to_piece(x) for x in written(run, modality, n, seed, device)]
+
+    def real(split: str) -> list[Piece]:
+        numbers = corpus.numbers(split)[np.arange(min(n, corpus.size(split))) * corpus.size(split) // n]
+        rows = (corpus.take(np.array([i])).x[0, :length] for i in numbers)
+        return [modality.to_piece(x) for x in rows]
+
+    return Works(made, real("test"), real("train"), lambda: corpus.pieces("train"), seed=seed)
+
+
+def written(run: Run, modality: Modality, n: int, seed: int, device: str, chunk: int = 32) -> Iterator[Tensor]:
+    """The tokens of pieces of seeds seed ... seed + n - 1, labels as often as in training."""
+    sampler = run.sampler(pick_device(device))
+    for start in range(seed, seed + n, chunk):
+        seeds = tuple(range(start, min(start + chunk, seed + n)))
+        yield from sampler.sample(SampleRequest(seeds, run.usual_condition(seeds)))
+
+
+def likelihoods(run: Run, corpus: Corpus, modality: Modality, seed: int, device: str) -> Iterator[Finding]:
+    """Nats a unit of the test split, the n-gram's as reference; and of as many training pieces: much less there is learning by heart."""
+    model = run.sampler(pick_device(device)).model
+    if not is_chain(model):
+        return
+    pieces, nats = piece_nats(model, corpus, "test", JUDGED)  # type: ignore[arg-type]
+    counts = units_of(corpus, modality, pieces)
+    _, floor = piece_nats(ngram(corpus), corpus, "test", JUDGED)
+    for unit, count in counts.items():
+        value, low, high = ratio(nats, count, seed)
+        reference = float(floor.sum() / count.sum())
+        sentence = (
+            f"{value:.3f} nats a {unit} (perplexity {np.exp(value):.3g}) over {len(pieces)} held-out pieces; "
+            f"an n-gram that was fitted in seconds needs {reference:.3f}."
+        )
+        yield Finding(f"nats a {unit}", "test split", value, low, high, reference, len(pieces), "lower", sentence)
+    unit = next(iter(counts))
+    known, learnt = piece_nats(model, corpus, "train", JUDGED)  # type: ignore[arg-type]
+    value, low, high = ratio(learnt, units_of(corpus, modality, known)[unit], seed)
+    held = float(nats.sum() / counts[unit].sum())
+    sentence = f"Training pieces cost {value:.3f} nats a {unit}, held-out ones {held:.3f}: the wider apart, the more was learnt by heart."
+    yield Finding(f"nats a {unit} of training", "train split", value, low, high, held, len(known), "near", sentence)
+
+
+def units_of(corpus: Corpus, modality: Modality, numbers: Tensor) -> dict[str, Tensor]:
+    """unit -> how many each of these pieces has (N,)"""
+    rows = [modality.units(modality.to_piece(corpus.take(np.array([i])).x[0])) for i in numbers.tolist()]
+    return {unit: torch.tensor([float(row[unit]) for row in rows], dtype=torch.float64) for unit in rows[0]}
+
+
+def ratio(nats: Tensor, count: Tensor, seed: int) -> tuple[float, float, float]:
+    """(N,), (N,) -> nats a unit over all, and its bootstrap interval over pieces."""
+    weights = resamples(len(nats), seed)
+    return float(nats.sum() / count.sum()), *interval((weights @ nats) / (weights @ count))
+
+
+def ngram(corpus: Corpus) -> Any:
+    """A modified Kneser-Ney n-gram of the train split: what a report of a model of sequences must be read beside."""
+    kind = catalog.find("models", "ngram")
+    model = kind(DataSpec(corpus.spec.space, None, "categorical", corpus.spec.tokens))
+    model.conclude(lambda: corpus.once("train", limit=model.concluded_on))
+    return model.eval()
+
+
+# ---- in words
+
+
+def verdict(likely: Sequence[Finding], own: Sequence[Finding], modality: Modality) -> tuple[str, ...]:
+    """How well the model foretells, then the modality's own first figures of variety and novelty."""
+    return (_good(likely), *(f.sentence for f in own if f.name in modality.telling))
+
+
+def _good(likely: Sequence[Finding]) -> str:
+    if not likely:
+        return "How well the model foretells held-out pieces cannot be said exactly: it is no chain."
+    first = likely[0]
+    gain = (first.reference or 0.0) - first.value
+    if gain <= 0:
+        return f"The model has learnt no more than an n-gram would in seconds: {first.sentence} Train for longer."
+    return f"The model foretells held-out pieces better than an n-gram by {gain:.3f}: {first.sentence}"
+
+
+# ---- files
+
+
+def write(reading: Reading, corpus: Corpus, modality: Modality, folder: Path, about: dict[str, Any]) -> None:
+    """audit.json and audit.html. Raises StorageError."""
+    facts = {
+        "version": 1,
+        **about,
+        "corpus": {"name": corpus.facts["name"], "fingerprint": corpus.fingerprint},
+        "verdict": list(reading.verdict),
+        "findings": [asdict(f) for f in reading.findings],
+    }
+    files.write_json(folder / "audit.json", facts)
+    files.write_text(folder / "audit.html", _html(reading, corpus, modality, about))
+
+
+def _html(reading: Reading, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:
+    words = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in about.items())
+    works = reading.works
+    lead = "Reference: an n-gram for likelihoods, held-out pieces cut to the same length for all else. Intervals by bootstrap."
+    sections = [
+        Section("New", "Written for this audit, seeds in order.", _shown(works.generated, modality)),
+        Section("Real", f"Held-out {modality.pretty}, cut to the same length.", _shown(works.held, modality)),
+        Section("All figures", lead, table(reading.findings)),
+    ]
+    title = f"Audit of {about['run']}"
+    return page(title, reading.verdict, f"{words}; corpus {corpus.facts['name']} ({corpus.fingerprint}).", sections)
+
+
+def _shown(pieces: Sequence[Piece], modality: Modality) -> str:
+    return f'<div class="two">{"".join(modality.exhibit(p) for p in pieces[:SHOWN])}</div>'
