@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,7 +111,7 @@ class Borrowed(GenerativeModel):
         """(B, L) int64, or (B, n) of a ragged space; what `keep` marks of `source` is forced. Raises SpaceError for guidance."""
         return collect(self.stream(request))
 
-    def stream(self, request: SampleRequest) -> Any:
+    def stream(self, request: SampleRequest) -> Iterator[Tensor]:
         """The tokens (B,) of `sample`, one place after the other, as they are written."""
         if request.guidance != 1:
             raise SpaceError("borrowed heeds no conditions, so guidance has nothing to strengthen; leave it at 1")
@@ -188,10 +190,23 @@ def causal_lm(folder: Path, device: str) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     kind = torch.float32 if device == "cpu" else "auto"
-    found = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=kind
-    )
+    safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    with _without_bars():
+        found = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, **safe)
     return found.eval().requires_grad_(False).to(device)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def fingerprint(folder: Path) -> bytes:
