@@ -192,6 +192,26 @@ def test_bad_wishes_are_refused_in_words(folder: Path, tmp_path: Path, monkeypat
         borrow(nameless, Space("tokens", (16,), 12))
 
 
+def test_the_whole_road_from_texts_to_an_export_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import maquette as mq
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "poems").mkdir()
+    for k in range(24):
+        (tmp_path / "poems" / f"{k:02d}.txt").write_text(
+            f"the tide came {k} times\nand {k} times it went\n" * (k % 3 + 1)
+        )
+    corpus = mq.prepare("poems", tokens="characters")
+    quick = {"steps": 3, "threads": 1}
+    own = mq.train(corpus, model="transformer", size="tiny", settings={f"train.{k}": v for k, v in quick.items()})
+    folder = own.export("shared")
+    again = mq.train(corpus, model="borrowed", settings={"borrowed.path": str(folder)})
+    mine, theirs = (run.generate(2, seed=5, prompt="the tide", length=30) for run in (own, again))
+    assert [p.content for p in theirs] and all(p.content.startswith("the tide") for p in theirs)
+    assert len(mine) == len(theirs) == 2
+    assert again.run.facts["corpus"]["fingerprint"] == corpus.fingerprint
+
+
 def test_its_settings_are_found_like_any_others() -> None:
     assert catalog.check(catalog.find("models", "borrowed"), {"path": "x"}, "borrowed") == {
         "path": "x",

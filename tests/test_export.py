@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from maquette.condition import Condition, Field
 from maquette.errors import MaquetteError, SpaceError, UnknownName, UsageError
 from maquette.loop import TrainState, make_plan
+from maquette.modalities.text import Text
 from maquette.models.transformer import Transformer
+from maquette.piece import Piece
 from maquette.recipe import make_recipe, settle
 from maquette.run import Run
 from maquette.space import DataSpec, Space
@@ -84,7 +86,25 @@ def test_a_tokenizer_puts_the_start_before_every_text_and_generation_never_write
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (6, 5) and len(tokenizer) == 7
     torch.manual_seed(0)
     made = model.generate(**tokenizer(["sea"] * 64, return_tensors="pt"), max_new_tokens=10)
-    assert not (made[:, 1:] == 6).any() and len(made.unique()) == 7
+    assert set(made[:, 1:].unique().tolist()) == {0, 1, 2, 3, 5}  # neither the start nor what stands for the unknown
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes", "bpe"])
+def test_the_tokenizer_of_a_text_corpus_numbers_as_the_corpus_does(tokens: str, tmp_path: Path) -> None:
+    text = Text(tokens=tokens, vocabulary=300)
+    sea = Piece("the grey sea,\nthe salt tide hums: 海 ")
+    text.restore(text.fit([sea]) | text.learn(lambda: iter([text.to_array(sea)] * 3)))
+    write_huggingface(build(text.space), tmp_path, text.tokenizer_json(), "")
+    theirs(tmp_path)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    found = tokenizer(sea.content).input_ids
+    assert found == [text.space.vocabulary, *text.to_tensor(sea).tolist()]
+    assert tokenizer.decode(found, skip_special_tokens=True) == sea.content
+    assert tokenizer.eos_token_id == text.space.end
+    never = json.loads((tmp_path / "generation_config.json").read_text())["suppress_tokens"]
+    assert never == [1] * (tokens == "characters") + [text.space.vocabulary]
 
 
 def test_what_stood_behind_a_text_stays_there() -> None:

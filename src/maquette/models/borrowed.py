@@ -72,7 +72,7 @@ class Borrowed(GenerativeModel):
 
     @cached_property
     def never(self) -> Tensor:
-        """(V,) bool: tokens that generation_config.json says are never written, such as the start of an export of ours."""
+        """(V,) bool: tokens that generation_config.json says are never written; judging heeds them as they are."""
         never = torch.zeros(self.vocabulary, dtype=torch.bool)
         path = self.folder / "generation_config.json"
         for token in (_json(path).get("suppress_tokens") or []) if path.is_file() else []:
@@ -81,8 +81,7 @@ class Borrowed(GenerativeModel):
 
     def predicted(self, logits: Tensor) -> Tensor:
         """(..., rows of the head) -> (..., V) float32, of the corpus's tokens alone."""
-        logits = logits[..., : self.vocabulary].float()
-        return logits.masked_fill(self.never.to(logits.device), -torch.inf) if bool(self.never.any()) else logits
+        return logits[..., : self.vocabulary].float()
 
     # ---- judging
 
@@ -127,7 +126,7 @@ class Reader:
     def __init__(self, borrowed: Borrowed, batch: int):
         self.of = borrowed
         self.read = torch.full((batch, 1), borrowed.first, dtype=torch.long, device=borrowed.device)
-        self.name = memory_name(borrowed.lm)
+        self.name, self.never = memory_name(borrowed.lm), borrowed.never.to(borrowed.device)
         self.memory: Any = None
         self.held = 0  # tokens in the memory
 
@@ -141,7 +140,7 @@ class Reader:
         out = self.of.lm(input_ids=tokens, use_cache=True, **memory)
         self.memory = getattr(out, self.name, None)  # a model without one reads everything anew
         self.held += tokens.shape[1]
-        return self.of.predicted(out.logits[:, -1])
+        return self.of.predicted(out.logits[:, -1]).masked_fill(self.never, -torch.inf)
 
 
 def memory_name(lm: nn.Module) -> str:

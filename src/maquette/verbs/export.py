@@ -64,8 +64,8 @@ def write_huggingface(model: Transformer, folder: Path, tokenizer: Mapping[str, 
     end = model.spec.space.end if model.spec.space.ragged else None
     ids = {"bos_token_id": model.vocabulary, "eos_token_id": end, "pad_token_id": end}
     files.write_json(folder / "config.json", qwen3_config(model) | ids)
-    never = {"do_sample": True, "top_k": 0, "suppress_tokens": [model.vocabulary]}
-    files.write_json(folder / "generation_config.json", ids | never)
+    never = {"suppress_tokens": [*_unknown(tokenizer or {}), model.vocabulary]}
+    files.write_json(folder / "generation_config.json", ids | {"do_sample": True, "top_k": 0} | never)
     files.write_with(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
     if tokenizer is not None:
         files.write_json(folder / "tokenizer.json", with_start(tokenizer, model.vocabulary))
@@ -138,12 +138,21 @@ def with_start(tokenizer: Mapping[str, Any], start: int) -> dict[str, Any]:
 
 
 def _tokenizer_config(tokenizer: Mapping[str, Any], end: int | None, length: int) -> dict[str, Any]:
-    names = {t["id"]: t["content"] for t in tokenizer.get("added_tokens") or []}
-    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
-    names |= {i: name for name, i in vocabulary.items()} if isinstance(vocabulary, Mapping) else {}
+    names = {t["id"]: t["content"] for t in tokenizer["added_tokens"]} | {i: t for t, i in _vocabulary(tokenizer)}
     closing = {"eos_token": names[end], "pad_token": names[end]} if end in names else {}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": START, "model_max_length": length}
     return config | closing | {"clean_up_tokenization_spaces": False}
+
+
+def _unknown(tokenizer: Mapping[str, Any]) -> list[int]:
+    """The token that stands for what the tokenizer does not know: read, never written."""
+    name = (tokenizer.get("model") or {}).get("unk_token")
+    return [i for token, i in _vocabulary(tokenizer) if token == name]
+
+
+def _vocabulary(tokenizer: Mapping[str, Any]) -> list[tuple[str, int]]:
+    vocabulary = (tokenizer.get("model") or {}).get("vocab")
+    return list(vocabulary.items()) if isinstance(vocabulary, Mapping) else []
 
 
 def card(run: Run, model: Transformer, text: bool) -> str:
