@@ -204,9 +204,8 @@ class _Work:
             except Unreadable as error:
                 self.refused.setdefault(_source(file, piece), str(error))
                 continue
-            if writer is None and self.modality.ragged:
-                writer = RaggedWriter(self.folder, stored.dtype)
-            writer = writer or CorpusWriter(self.folder, self.modality.space, stored.dtype)
+            if writer is None:
+                writer = self._writer(stored)
             mark = hashlib.blake2b(stored, digest_size=8).digest()
             if first.setdefault(mark, len(writer)) < len(writer):
                 self.copies += 1
@@ -226,6 +225,11 @@ class _Work:
             )
         self.held = None
         self.writer, self.stored, self.content = writer, writer.close(), content.hexdigest()
+
+    def _writer(self, stored: np.ndarray) -> CorpusWriter | RaggedWriter:
+        if self.modality.ragged:
+            return RaggedWriter(self.folder, stored.dtype)
+        return CorpusWriter(self.folder, self.modality.space, stored.dtype)
 
     def _facts(self, file: Found, piece: Piece) -> dict[str, Any]:
         folder, row = self.known[file.name]
