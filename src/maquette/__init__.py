@@ -19,6 +19,7 @@ _HOMES = {
     "generate": "api",
     "audit": "api",
     "create": "api",
+    "export": "api",
     "open_run": "api",
     "Corpus": "corpus",
     "Piece": "piece",

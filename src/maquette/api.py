@@ -12,6 +12,7 @@ from maquette.piece import Piece
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
 from maquette.verbs import audit as _audit
+from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
 from maquette.verbs import prepare as _prepare
 from maquette.verbs import train as _train
@@ -36,6 +37,9 @@ class Trained:
 
     def audit(self, corpus: Corpus | str | Path | None = None, **options: Any) -> Any:
         return audit(self, corpus, **options)
+
+    def export(self, out: str | Path | None = None, *, to: str = "huggingface") -> Path:
+        return export(self, out, to=to)
 
 
 def prepare(
@@ -98,6 +102,12 @@ def audit(run: Trained | str | Path, corpus: Corpus | str | Path | None = None, 
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) or corpus is None else Corpus.open(Path(corpus))
     return _audit.audit(run.run, corpus, **options)
+
+
+def export(run: Trained | str | Path, out: str | Path | None = None, *, to: str = "huggingface") -> Path:
+    """The run in the layout of another library: a folder for `AutoModelForCausalLM.from_pretrained`."""
+    run = run if isinstance(run, Trained) else open_run(run)
+    return _export.export(run.run, out, to)
 
 
 def create(

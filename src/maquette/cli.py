@@ -198,6 +198,18 @@ def audit(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    out: Out = None,
+    to: Annotated[str, typer.Option(help="the library that shall read it: huggingface")] = "huggingface",
+) -> None:
+    """Write a run in the layout of another library."""
+    from maquette.verbs.export import export as verb
+
+    typer.echo(f"export: {verb(_run_at(run), out, to)}")
+
+
+@app.command()
 def show(
     what: Annotated[
         str | None, typer.Argument(help="a name, a corpus, a run, a recipe or a piece; nothing: all names")

@@ -178,6 +178,10 @@ class Text(Modality):
             raise CorpusError("the vocabulary of these texts has not been learnt yet; `maquette prepare` does it")
         return alphabet.restored(self.fitted)
 
+    def tokenizer_json(self) -> dict[str, Any]:
+        """A Hugging Face tokenizer.json of these tokens, for `maquette export`."""
+        return json.loads(tokenizer_json(self.fitted))
+
     @property
     def space(self) -> Space:
         return Space("tokens", (self.fitted.get("context", LONGEST),), self.alphabet.size, end=self.alphabet.end)
