@@ -28,7 +28,9 @@ class Transformer(GenerativeModel):
     kept it is a chain like any other. masked: any token from any others (Devlin 2019, arXiv:1810.04805); it writes in any order.
     """
 
-    phases = (Phase("model", optimiser=Optimiser("muon", lr=6e-3, muon_lr=2e-2, warmup=0.02, schedule="linear", clip=1.0)),)
+    phases = (
+        Phase("model", optimiser=Optimiser("muon", lr=6e-3, muon_lr=2e-2, warmup=0.02, schedule="linear", clip=1.0)),
+    )
     sizes = {
         "tiny": {"width": 48, "layers": 2},
         "small": {},
