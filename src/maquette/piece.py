@@ -87,6 +87,9 @@ class Modality(ABC):
     companions: ClassVar[tuple[str, ...]] = ()  # of files it reads beside those, such as labels
     likelihood: Likelihood = "gaussian"
     pretty: ClassVar[str] = ""  # plural noun for sentences: "pictures"
+    files: int = (
+        0  # how many there are to read, once that is known: one long file may be read otherwise than many short ones
+    )
     telling: ClassVar[
         tuple[str, ...]
     ] = ()  # names of its own findings whose sentences a verdict repeats: variety, novelty

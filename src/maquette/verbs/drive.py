@@ -18,6 +18,7 @@ from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.likelihood import is_chain, piece_nats
 from maquette.loop import TrainState, only_here, rank, seed_everything, world
+from maquette.piece import Asked
 from maquette.run import Run, Sampler
 from maquette.space import Model, SampleRequest
 from maquette.trackers import open_tracker
@@ -204,7 +205,8 @@ class Keeper:
             return None
         codec = self.run.codec.load_model(str(model.device)) if self.run.codec else None
         sampler = Sampler(model, codec)  # type: ignore[arg-type]
-        x = sampler.sample(SampleRequest(tuple(range(SHEET)), self.run.usual_condition(range(SHEET))))
+        rule = self.modality.start(Asked()).constraint
+        x = sampler.sample(SampleRequest(tuple(range(SHEET)), self.run.usual_condition(range(SHEET)), constraint=rule))
         pieces = [self.modality.to_piece(row) for row in x]
         return self.modality.sheet(pieces, self.run.path / "samples" / f"{step:08d}.png")
 

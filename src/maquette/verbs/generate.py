@@ -129,7 +129,7 @@ def to_request(run: Run, modality: Modality, wish: Wish, seeds: Sequence[int]) -
     start = modality.start(wish.asked)
     return SampleRequest(
         tuple(seeds),
-        _condition(run, modality.conditions(wish.condition), seeds),
+        condition_of(run, modality.conditions(wish.condition), seeds),
         _for_each(start.source, seeds),
         _for_each(start.keep, seeds),
         wish.temperature,
@@ -147,7 +147,8 @@ def _for_each(x: Tensor | None, seeds: Sequence[int]) -> Tensor | None:
     return None if x is None else x.unsqueeze(0).expand(len(seeds), *x.shape)
 
 
-def _condition(run: Run, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tensor | None:
+def condition_of(run: Run, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tensor | None:
+    """The row of each seed; where nothing is asked labels are drawn as often as they occur."""
     if not asked:
         return run.usual_condition(seeds)
     if run.spec.condition is None:

@@ -137,6 +137,7 @@ class _Work:
         kind = catalog.find("modalities", self.name)
         self.settings = catalog.check(kind, settings, self.name)
         self.modality: Modality = kind(**self.settings)
+        self.modality.files = sum(f.name.lower().endswith(kind.suffixes) for f in found)
         rows = sources.metadata(found, self.refused)
         self.files = [f for f in found if f.name.lower().endswith(kind.suffixes)]
         read = (*kind.suffixes, *kind.companions)

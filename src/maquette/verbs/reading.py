@@ -17,9 +17,10 @@ from maquette.finding import Finding, interval, resamples
 from maquette.likelihood import is_chain, piece_nats
 from maquette.loop import pick_device
 from maquette.page import Section, page, table
-from maquette.piece import Modality, Piece, Works
+from maquette.piece import Asked, Modality, Piece, Works
 from maquette.run import Run
 from maquette.space import DataSpec, SampleRequest
+from maquette.verbs.generate import condition_of
 
 MOST = 200  # pieces that are written where nothing else is asked
 TOKENS = 40_000  # about as many are written at most
@@ -61,10 +62,15 @@ def gathered(run: Run, corpus: Corpus, modality: Modality, n: int, seed: int, de
 
 def written(run: Run, modality: Modality, n: int, seed: int, device: str, chunk: int = 32) -> Iterator[Tensor]:
     """The tokens of pieces of seeds seed ... seed + n - 1, labels as often as in training."""
-    sampler = run.sampler(pick_device(device))
+    sampler, rule = run.sampler(pick_device(device)), modality.start(Asked()).constraint
     for start in range(seed, seed + n, chunk):
         seeds = tuple(range(start, min(start + chunk, seed + n)))
-        yield from sampler.sample(SampleRequest(seeds, run.usual_condition(seeds)))
+        yield from sampler.sample(SampleRequest(seeds, usual(run, modality, seeds), constraint=rule))
+
+
+def usual(run: Run, modality: Modality, seeds: tuple[int, ...]) -> Tensor | None:
+    """What is asked where nobody asks for anything."""
+    return condition_of(run, modality.conditions({}), seeds)
 
 
 def likelihoods(run: Run, corpus: Corpus, modality: Modality, seed: int, device: str) -> Iterator[Finding]:
