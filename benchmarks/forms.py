@@ -3,10 +3,11 @@
     python benchmarks/forms.py                    # both, writes benchmarks/results/forms.json
     python benchmarks/forms.py --only tang --minutes 2 --against validation      # how settings are tuned
 
-tang      transformer+ngram on 70 % of 29,581 poems; perplexity a character (punctuation and ends left out) of the test split's quatrains of seven
-          characters, told nothing and told author and title, beside the n-gram alone; then `--count` quatrains with their form, half of them asked to rhyme,
-          and the same check on real and on shuffled poems.
-music     a transformer (encoder-decoder) on the four voices of 229 chorales; `--bars` bars under all rules, and test chorales harmonised from their soprano.
+tang      transformer+ngram on 70 % of 29,581 poems; perplexity a character (punctuation and ends left out) of the quatrains of seven
+          characters in the test split, told nothing and told author and title, beside the n-gram alone; then `--count` quatrains with
+          their form and half as many asked to rhyme, and the same check on real and on shuffled poems.
+music     a transformer (encoder-decoder) on the four voices of 382 chorales; `--bars` bars under all rules, and chorales of the test split
+          harmonised from their soprano.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_a_source_is_varied(type_in, trained: Path, pictures: Path) -> None:
         (["train", "nowhere"], 1, "is not a corpus"),
         (["generate", "nowhere"], 1, "no run at nowhere"),
         (["generate"], 2, "which run?"),
-        (["show", "gam"], 2, "did you mean gan"),
+        (["show", "flw"], 2, "did you mean flow"),
         (["create", "empty"], 1, "empty"),
         (["prepare", "missing"], 1, "missing"),
         (["prepare", "empty", "--split", "0.7,a"], 2, "0.7,0.15,0.15"),

@@ -35,7 +35,7 @@ svg .made { fill: var(--made); } svg .real { fill: var(--real); } svg line { str
 }
 @media print { body { max-width: none; font-size: 11pt; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 BETTER = {"higher": "higher is better", "lower": "lower is better", "near": "near its floor is best"}
 
 

@@ -212,7 +212,8 @@ class Music(Modality):
             implied = harmony.mood_in_numbers(str(asked["mood"]), self.fitted["numbers"])
             found = {k: v for k, v in implied.items() if k in known} | found
             asked = {k: v for k, v in asked.items() if k != "mood" or "mood" in known}
-        return found | asked
+        unmoved = {"shift": "0"} if len(self.shifts) > 1 else {}
+        return unmoved | found | asked
 
     def start(self, asked: Asked) -> Start:
         """prompt: a file to go on from; source and keep: "soprano+bass", "bars=1-2,7-8", joined by ";"; bars or length (beats) of

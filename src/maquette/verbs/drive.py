@@ -22,6 +22,7 @@ from maquette.piece import Asked
 from maquette.run import Run, Sampler
 from maquette.space import Model, SampleRequest
 from maquette.trackers import open_tracker
+from maquette.verbs.generate import condition_of
 
 SHEET = 36  # pieces on a sample sheet, always of the seeds 0..35
 
@@ -206,7 +207,8 @@ class Keeper:
         codec = self.run.codec.load_model(str(model.device)) if self.run.codec else None
         sampler = Sampler(model, codec)  # type: ignore[arg-type]
         rule = self.modality.start(Asked()).constraint
-        x = sampler.sample(SampleRequest(tuple(range(SHEET)), self.run.usual_condition(range(SHEET)), constraint=rule))
+        wish = condition_of(self.run, self.modality, {}, range(SHEET))
+        x = sampler.sample(SampleRequest(tuple(range(SHEET)), wish, constraint=rule))
         pieces = [self.modality.to_piece(row) for row in x]
         return self.modality.sheet(pieces, self.run.path / "samples" / f"{step:08d}.png")
 

@@ -129,7 +129,7 @@ def to_request(run: Run, modality: Modality, wish: Wish, seeds: Sequence[int]) -
     start = modality.start(wish.asked)
     return SampleRequest(
         tuple(seeds),
-        condition_of(run, modality.conditions(wish.condition), seeds),
+        condition_of(run, modality, wish.condition, seeds),
         _for_each(start.source, seeds),
         _for_each(start.keep, seeds),
         wish.temperature,
@@ -147,15 +147,19 @@ def _for_each(x: Tensor | None, seeds: Sequence[int]) -> Tensor | None:
     return None if x is None else x.unsqueeze(0).expand(len(seeds), *x.shape)
 
 
-def condition_of(run: Run, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tensor | None:
+def condition_of(run: Run, modality: Modality, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tensor | None:
     """The row of each seed; where nothing is asked labels are drawn as often as they occur."""
-    if not asked:
-        return run.usual_condition(seeds)
     if run.spec.condition is None:
-        raise UsageError(
-            f"{run.path} was trained without labels or other facts, so nothing can be asked of it; drop --condition"
-        )
-    return torch.tensor([run.spec.condition.encode(asked)]).expand(len(seeds), -1)
+        if asked:
+            raise UsageError(
+                f"{run.path} was trained without labels or other facts, so nothing can be asked of it; drop --condition"
+            )
+        return None
+    row = torch.tensor([run.spec.condition.encode(modality.conditions(asked))])
+    usual = None if asked else run.usual_condition(seeds)
+    if usual is not None:
+        return torch.where(row.isnan(), usual, row)
+    return None if bool(row.isnan().all()) else row.expand(len(seeds), -1)
 
 
 def papers(run: Run, wish: Wish) -> dict[str, Any]:

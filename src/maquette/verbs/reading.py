@@ -65,12 +65,7 @@ def written(run: Run, modality: Modality, n: int, seed: int, device: str, chunk:
     sampler, rule = run.sampler(pick_device(device)), modality.start(Asked()).constraint
     for start in range(seed, seed + n, chunk):
         seeds = tuple(range(start, min(start + chunk, seed + n)))
-        yield from sampler.sample(SampleRequest(seeds, usual(run, modality, seeds), constraint=rule))
-
-
-def usual(run: Run, modality: Modality, seeds: tuple[int, ...]) -> Tensor | None:
-    """What is asked where nobody asks for anything."""
-    return condition_of(run, modality.conditions({}), seeds)
+        yield from sampler.sample(SampleRequest(seeds, condition_of(run, modality, {}, seeds), constraint=rule))
 
 
 def likelihoods(run: Run, corpus: Corpus, modality: Modality, seed: int, device: str) -> Iterator[Finding]:
