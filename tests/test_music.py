@@ -487,7 +487,8 @@ needs_scores = pytest.mark.skipif(
 @pytest.mark.filterwarnings("ignore")
 def test_musicxml_of_ours_is_read_back_note_for_note(tmp_path):
     music, pieces = fitted()
-    again = music.clean(music.one(music.write(pieces[0], tmp_path / "a.musicxml")))
+    told = Piece(pieces[0].content, {"seed": 123456789}, music)
+    again = music.clean(music.one(music.write(told, tmp_path / "a.musicxml")))
     assert same(again.content, pieces[0].content)
 
 
@@ -497,6 +498,13 @@ def test_a_tune_book_holds_many_pieces(tmp_path):
     path = tmp_path / "a.abc"
     path.write_text("X:1\nM:3/4\nL:1/8\nK:G\nG2 A2 B2|c4 d2|]\n\nX:2\nM:4/4\nL:1/4\nK:D\nD E F G|A4|]\n")
     assert [p.facts["member"] for p in Music().read(path)] == ["0", "1"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.abc", "X:1\nK:C\nC99999999"), ("a.krn", "**kern\n99999999C\n*-\n")])
+def test_a_length_that_would_keep_a_reader_busy_for_hours_is_refused(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(Unreadable, match="more than six digits"):
+        list(Music().read(tmp_path / name))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("music21") is not None, reason="the extra scores is installed")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
+import signal
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +21,50 @@ from maquette.scores.score import score
 
 KINDS = {".musicxml": "musicxml", ".mxl": "musicxml", ".abc": "abc", ".krn": "humdrum"}
 MOST_BYTES = 1 << 23  # of text
+MOST_SECONDS = 120.0  # music21 may be slow, and on damaged bars it may never end
+HUGE = {  # no note is that long; a few such numbers would keep music21 busy for hours
+    "musicxml": re.compile(r">\s*-?([0-9]{7,})[0-9.]*\s*<"),
+    "abc": re.compile(r"^(?![A-Za-z]:|%).*?([0-9]{7,})|^[ML]:.*?([0-9]{7,})", re.MULTILINE),
+    "humdrum": re.compile(r"^(?!!).*?([0-9]{7,})", re.MULTILINE),
+}
 
 
 def read(path: Path, grid: int, most_beats: float) -> Iterator[tuple[str | None, Heard]]:
     """Each score with its number where a file holds many (ABC tune books). Raises Unreadable and MissingExtra."""
-    found = _scores(_parsed(_text(path), KINDS[path.suffix.lower()], path.name))
-    for number, one in enumerate(found):
-        yield (str(number) if len(found) > 1 else None), _heard(one, grid, most_beats, path.name)
+    with _in_time(path.name), _quiet():
+        scores = _scores(_parsed(_text(path), KINDS[path.suffix.lower()], path.name))
+        found = [_heard(one, grid, most_beats, path.name) for one in scores]
+    for number, heard in enumerate(found):
+        yield (str(number) if len(found) > 1 else None), heard
+
+
+@contextmanager
+def _in_time(name: str) -> Iterator[None]:
+    """Raises Unreadable after MOST_SECONDS, where this thread and system can be interrupted at all."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(*_: Any) -> None:
+        raise Unreadable(
+            f"{name}: music21 did not finish it within {MOST_SECONDS:g} seconds; is it damaged, or very long?"
+        )
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS, 1.0)  # again each second: what music21 catches comes anew
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """music21 says on the screen what it guesses; this is no place for that."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _text(path: Path) -> str:
@@ -33,9 +74,12 @@ def _text(path: Path) -> str:
     if len(content) > MOST_BYTES:
         raise Unreadable(f"{path.name}: more than {MOST_BYTES >> 20} MB of text")
     try:
-        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        text = content.decode("latin-1")
+    if HUGE[KINDS[path.suffix.lower()]].search(text):
+        raise Unreadable(f"{path.name}: it holds a number of more than six digits in the place of a length")
+    return text
 
 
 def _unzipped(content: bytes, name: str) -> bytes:
@@ -55,12 +99,12 @@ def _parsed(text: str, kind: str, name: str) -> Any:
         from music21 import converter
     except ImportError:
         raise MissingExtra("reading MusicXML, ABC and kern", "scores") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return converter.parseData(text, format=kind)
-        except Exception as error:  # music21 raises anything on what it does not understand
-            raise Unreadable(f"{name}: cannot be read ({' '.join(str(error).split())[:160]})") from None
+    try:
+        return converter.parseData(text, format=kind)
+    except Unreadable:
+        raise
+    except Exception as error:  # music21 raises anything on what it does not understand
+        raise Unreadable(f"{name}: cannot be read ({' '.join(str(error).split())[:160]})") from None
 
 
 def _scores(stream: Any) -> list[Any]:
@@ -68,14 +112,14 @@ def _scores(stream: Any) -> list[Any]:
 
 
 def _heard(one: Any, grid: int, most_beats: float, name: str) -> Heard:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            parts = list(one.parts) if hasattr(one, "parts") and len(one.parts) else [one]
-            rows = [row for k, part in enumerate(parts) for row in _notes(part, k)]
-            facts = _facts(one, parts)
-        except Exception as error:
-            raise Unreadable(f"{name}: cannot be read ({' '.join(str(error).split())[:160]})") from None
+    try:
+        parts = list(one.parts) if hasattr(one, "parts") and len(one.parts) else [one]
+        rows = [row for k, part in enumerate(parts) for row in _notes(part, k)]
+        facts = _facts(one)
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(f"{name}: cannot be read ({' '.join(str(error).split())[:160]})") from None
     if len(rows) > MOST_NOTES:
         raise Unreadable(f"{name}: it holds more than {MOST_NOTES:,} notes")
     times = np.array(rows, np.float64).reshape(-1, 4)
@@ -95,7 +139,7 @@ def _notes(part: Any, number: int) -> Iterator[tuple[float, float, int, int]]:
                 yield float(element.offset), length, int(pitch.midi), number
 
 
-def _facts(one: Any, parts: list[Any]) -> dict[str, Any]:
+def _facts(one: Any) -> dict[str, Any]:
     flat, facts = one.flatten(), {}
     marks = [m.getQuarterBPM() for m in flat.getElementsByClass("MetronomeMark")]
     if tempo := next((t for t in marks if t and 5 <= t <= 500), None):
