@@ -3,12 +3,12 @@
     python benchmarks/images.py                                   # all rows, three seeds
     python benchmarks/images.py --rows vae flow --seeds 0         # some of it, printed and not written
 
-Every row learns from the same train split (42,000 pictures, no labels) for `--seconds` of CPU time on one thread, fits of densities and statistics
-included, and is judged by the same `--samples` pieces against MNIST's own test file (t10k), which no trial of ours has touched, in the features of
-one classifier that is trained on the train split and shares nothing with any row. Frechet distances are biased upward in small samples, so there are 10,000 (real against real then scores
-a third of what 2,000 do); coverage and precision are those of the first 2,000. `--against validation` judges by the validation split instead:
-that is how defaults are tuned. Ratios are to the fixed-sigma VAE of the same seed; rows that are only there for comparison run
-with the first seed alone. pythae runs in an environment of its own that is made when it is not there (.venv-pythae).
+Every row learns from the same train split (42,000 pictures, no labels) for `--seconds` of CPU time on one thread, and is judged by the same
+`--samples` pieces against MNIST's own test file (t10k), which no trial of ours has touched, in the features of one classifier that is
+trained on the train split and shares nothing with any row. `--against validation` judges by the validation split instead: so defaults are
+tuned. Frechet distances are biased upward in small samples, so there are 10,000 pieces (real against real then scores a fifth of what
+2,000 do); coverage and precision are those of the first 2,000. Ratios are to the fixed-sigma VAE of the same seed; rows that are only there
+for comparison run with the first seed alone. pythae runs in an environment of its own that is made when it is not there (.venv-pythae).
 """
 
 from __future__ import annotations
