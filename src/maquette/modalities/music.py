@@ -52,6 +52,7 @@ class Music(Modality):
 
     suffixes: ClassVar[tuple[str, ...]] = (".mid", ".midi", ".musicxml", ".mxl", ".abc", ".krn", ".json")
     likelihood = "categorical"
+    ragged: ClassVar[bool] = True
     pretty: ClassVar[str] = "pieces of music"
 
     def __init__(
