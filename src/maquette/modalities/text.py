@@ -21,6 +21,7 @@ from maquette import alphabet, files, prose, shingles, texts, verse
 from maquette.alphabet import Alphabet, Tokens, tokenizer_json
 from maquette.errors import CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
 from maquette.finding import Finding
+from maquette.guide import FAR, Form, Never
 from maquette.piece import Asked, Modality, Piece, Start, Works
 from maquette.space import Likelihood, Space
 from maquette.texts import Step, Unit
@@ -89,7 +90,7 @@ class Text(Modality):
         self.column, self.passage, self.encoding, self.steps = column, passage, _encoding(encoding), tuple(steps)
         self.files = 0  # how many are read; 0: not known
         self.fitted: dict[str, Any] = {}
-        self._forms: dict[tuple[str, tuple[str, ...]], verse.Form] = {}
+        self._forms: dict[tuple[str, tuple[str, ...]], Form] = {}
 
     # ---- in
 
@@ -233,7 +234,7 @@ class Text(Modality):
         more = self._numbers(rest)
         length = self._length(asked, len(given))
         rule = self._rule(asked, begun, length - len(given))
-        if rule is not None and isinstance(rule, verse.Form):
+        if rule is not None and isinstance(rule, Form):
             length = asked.length or max(length, len(given) + 2 * rule.left_after(begun))
             rule = rule.within(length)
         if not len(given):
@@ -273,7 +274,7 @@ class Text(Modality):
             raise UsageError(f"these characters do not occur in the texts that were learnt from: {names[:100]}")
         return found
 
-    def _rule(self, asked: Asked, begun: str, left: int) -> verse.Form | verse.Never | None:
+    def _rule(self, asked: Asked, begun: str, left: int) -> Form | Never | None:
         if asked.form is None:
             if unknown := next(iter(asked.rules), None):
                 if unknown not in verse.RULES:
@@ -281,16 +282,16 @@ class Text(Modality):
                 raise UsageError(
                     f"{unknown} needs a form that says where lines end, such as --form 五言绝句 or lines=4x7"
                 )
-            return verse.Never((self.alphabet.unknown,), self.alphabet.size) if self.alphabet.unknown >= 0 else None
+            return Never((self.alphabet.unknown,), self.alphabet.size) if self.alphabet.unknown >= 0 else None
         form = self._form(asked.form, tuple(asked.rules))
         needed = form.left_after(begun)
-        if needed >= verse.FAR:
+        if needed >= FAR:
             raise UsageError(f"no text of the form {asked.form} begins with what is given: {begun[:60]!r}")
         if asked.length and needed > left:
             raise UsageError(f"{asked.form} needs {needed} more tokens at least; length={asked.length} leaves {left}")
         return form
 
-    def _form(self, name: str, rules: tuple[str, ...]) -> verse.Form:
+    def _form(self, name: str, rules: tuple[str, ...]) -> Form:
         if (name, rules) not in self._forms:
             self._forms[name, rules] = verse.form(name, self.alphabet.writable, self.alphabet.end, rules)
         return self._forms[name, rules]
