@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +65,7 @@ def prepare(
     split = _checked_split(split)
     listed = sources.listing(source)
     settings = dict(settings or {})
-    asked = {"modality": modality, "settings": settings, "split": split, "seed": seed}
+    asked = {"modality": modality, "settings": settings, "split": split, "seed": seed} | _named(settings)
     stamp = files.fingerprint([listed.stamp, sorted(listed.refused), asked])
     if standing := _standing(out, stamp):
         return standing
@@ -355,6 +356,12 @@ def _standing(out: Path, stamp: str, key: str = "stamp") -> Corpus | None:
         if corpus.read_facts(out).get(key) == stamp:
             return Corpus.open(out)
     return None
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the files that settings name, such as a tokenizer.json: where one changes, the corpus does."""
+    found = {k: os.stat(v) for k, v in settings.items() if isinstance(v, str) and os.path.isfile(v)}
+    return {"files": {k: [s.st_size, s.st_mtime_ns] for k, s in found.items()}} if found else {}
 
 
 def _may_be_replaced(out: Path, source: Path) -> None:
