@@ -110,13 +110,7 @@ class Text(Modality):
     # ---- in
 
     def read(self, path: Path) -> Iterator[Piece]:
-        """One by one, without holding the file. Facts that `write` left beside a text are no piece."""
-        if (
-            path.suffix.lower() == ".json"
-            and path.with_suffix("").suffix.lower() in PLAIN
-            and path.with_suffix("").exists()
-        ):
-            return
+        """One by one, without holding the file."""
         with _unreadable(path.name):
             yield from self._records(path) if path.suffix.lower() in RECORDS else self._plain(path)
 
