@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import copy
 import json
+import mmap
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -65,8 +67,8 @@ class Corpus:
         return np.load(self.path / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False)
 
     def _load_ragged(self) -> Ragged:
-        flat = self._load("tokens", mapped=True)
-        return Ragged(np.array(flat) if flat.nbytes <= IN_MEMORY else flat, self._load("starts"))
+        large = (self.path / "tokens.npy").stat().st_size > IN_MEMORY
+        return Ragged(self._load("tokens", mapped=large), self._load("starts"))
 
     def _check(self) -> None:
         self._check_content()
@@ -289,6 +291,17 @@ class Ragged(NamedTuple):
     def sizes(self) -> np.ndarray:
         return np.diff(self.starts)
 
+    def once(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """These sequences; what was read of a memory-mapped file is given back from time to time."""
+        passed = 0
+        for i in numbers:
+            yield np.asarray(self[i])
+            passed += int(self.starts[i + 1] - self.starts[i]) * self.flat.itemsize
+            if passed > SHARD:
+                forget(self.flat)
+                passed = 0
+        forget(self.flat)
+
 
 class Windows:
     """The endless order of windows into pieces of any length; batch k is a function of (seed, k) alone.
@@ -356,6 +369,12 @@ def take(shards: list[np.ndarray], index: np.ndarray) -> np.ndarray:
         here = number == n
         found[here] = shards[n][row[here]]
     return found
+
+
+def forget(mapped: np.ndarray) -> None:
+    """Give the pages of a memory-mapped array back, so that a large corpus needs little memory."""
+    with suppress(AttributeError, OSError, ValueError):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -470,8 +489,8 @@ class RaggedWriter:
         close = np.array([space.end], kind)
         with (self.folder / "tokens.npy").open("wb") as stream:
             _write_header(stream, 0, kind)
-            for i in range(len(stored)):
-                made = encode(np.asarray(stored[i])).astype(kind)
+            for content in stored.once(range(len(stored))):
+                made = encode(content).astype(kind)
                 stream.write(made.data)
                 stream.write(close.data)
                 starts.append(starts[-1] + len(made) + 1)

@@ -50,6 +50,7 @@ class Music(Modality):
     [60, 129, 62, 129]
     """
 
+    ragged: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = (".mid", ".midi", ".musicxml", ".mxl", ".abc", ".krn", ".json")
     likelihood = "categorical"
     ragged: ClassVar[bool] = True
