@@ -159,8 +159,9 @@ def music(args: argparse.Namespace, folder: Path) -> dict:
 def main(args: argparse.Namespace) -> None:
     figures = {}
     for name in args.only:
-        with tempfile.TemporaryDirectory() as folder:
-            figures[name] = {"tang": tang, "music": music}[name](args, Path(folder))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = args.keep / name if args.keep else Path(temporary)
+            figures[name] = {"tang": tang, "music": music}[name](args, folder)
         print(name, figures[name], flush=True)
     if args.against == "test":
         update("forms", figures, SEED)
@@ -176,4 +177,5 @@ if __name__ == "__main__":
     parser.add_argument(
         "--harmonised", type=int, default=20, help="test chorales that are harmonised from their soprano"
     )
+    parser.add_argument("--keep", type=Path, help="a folder in which the corpora and runs stay")
     main(parser.parse_args())
