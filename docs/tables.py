@@ -44,13 +44,19 @@ def images() -> str:
     return markdown(head, rows) + source("images")
 
 
-def flat(name: str) -> Callable[[], str]:
-    """Every figure of a file, one a row."""
+def flat(name: str, part: str = "") -> Callable[[], str]:
+    """Every figure of a file, or of one part of it, one a row."""
 
     def table() -> str:
-        return markdown(["figure", "value"], list(_rows(result(name)["figures"]))) + source(name)
+        figures = result(name)["figures"]
+        return markdown(["figure", "value"], list(_rows(figures.get(part, {}) if part else figures))) + source(name)
 
     return table
+
+
+def text() -> str:
+    rows = [[name, row["nats"], row["seconds"]] for name, row in result("text")["figures"]["rows"].items()]
+    return markdown(["model", "nats a character", "process seconds of training"], rows) + source("text")
 
 
 def _rows(figures: dict[str, Any], prefix: str = ""):
@@ -77,7 +83,8 @@ def content(name: str) -> str | None:
         return settings(what)
     if not result(kind):
         return None
-    return images() if kind == "images" else flat(kind)()
+    own = {"images": images, "text": text}
+    return own[kind]() if kind in own else flat(kind, what)()
 
 
 def fill(page: Path) -> bool:
