@@ -11,7 +11,7 @@ import torch
 from maquette import catalog
 from maquette.errors import SettingError, SpaceError, UsageError
 from maquette.loop import TrainState, loop, make_plan
-from maquette.models.borrowed import Borrowed, counted
+from maquette.models.borrowed import Borrowed
 from maquette.models.transformer import Transformer
 from maquette.recipe import make_recipe, settle
 from maquette.run import Run, identity
@@ -66,7 +66,7 @@ def test_its_nats_are_those_of_its_own_logits(kind: str, tmp_path: Path) -> None
     read = torch.cat([torch.tensor([[0], [0], [5]]), x[:, :-1]], 1)
     with torch.no_grad():
         shares = model.lm(input_ids=read).logits.log_softmax(-1)
-    aim = -shares.gather(2, x.unsqueeze(2)).squeeze(2) * counted(x, SPACE)
+    aim = -shares.gather(2, x.unsqueeze(2)).squeeze(2) * SPACE.counted(x)
     assert torch.allclose(found, aim, atol=1e-5)
     assert found[1, 9] > 0 and (found[1, 10:] == 0).all()
 

@@ -13,7 +13,7 @@ from maquette.condition import Condition, Field
 from maquette.corpus import Corpus, RaggedWriter
 from maquette.likelihood import piece_nats
 from maquette.loop import loop, make_plan
-from maquette.models.transformer import Transformer, counted
+from maquette.models.transformer import Transformer
 from maquette.space import Batch, DataSpec, SampleRequest, Space
 
 END = 0
@@ -64,7 +64,7 @@ def test_a_batch_is_a_function_of_seed_and_number_and_no_window_leaves_its_piece
     for batch, other in zip(itertools.islice(corpus.batches(4, seed=3), 2, 7), again, strict=True):
         assert torch.equal(batch.x, other.x) and torch.equal(batch.before, other.before)
         for x, before, number in zip(batch.x, batch.before, batch.index.tolist(), strict=True):
-            real = x[counted(x[None], corpus.spec.space)[0]].tolist()
+            real = x[corpus.spec.space.counted(x[None])[0]].tolist()
             whole = [*pieces_of(corpus)[number].tolist(), END]
             first = 0 if int(before) == -1 else real[0] - 1
             assert whole[first : first + len(real)] == real
@@ -82,7 +82,7 @@ def test_windows_of_like_length_are_dealt_together(tmp_path):
     corpus = make(tmp_path, chance.integers(1, 60, 400).tolist(), length=64, vocabulary=80)
     tokens = room = 0
     for batch in itertools.islice(corpus.batches(8, seed=0), 50):
-        tokens += int(counted(batch.x, corpus.spec.space).sum())
+        tokens += int(corpus.spec.space.counted(batch.x).sum())
         room += batch.x.numel()
     assert tokens / room > 0.85
 
@@ -143,7 +143,7 @@ def test_a_piece_may_be_longer_than_what_a_model_sees_at_once(periods):
 
 def test_after_its_end_a_row_is_padded():
     made = build().sample(SampleRequest(tuple(range(20)), length=30))
-    asked = counted(made, Space("tokens", (8,), 6, end=END))
+    asked = Space("tokens", (8,), 6, end=END).counted(made)
     assert (made[~asked] == END).all() and 1 < made.shape[1] <= 30
 
 

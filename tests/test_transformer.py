@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from maquette.condition import Condition, Field
 from maquette.errors import SettingError, SpaceError
 from maquette.loop import loop, make_plan
-from maquette.models.transformer import Transformer
+from maquette.models.transformer import Reader, Transformer
 from maquette.muon import Muon, orthogonal
 from maquette.nets.attention import RMSNorm, rotate, rotations
+from maquette.nets.decoding import Step
 from maquette.nets.sampling import draw, leading, trimmed
 from maquette.space import Batch, DataSpec, SampleRequest, Space
 
@@ -64,6 +65,57 @@ def test_the_memory_gives_what_reading_everything_gives(tied: bool):
         parts = [model.model(x[:, :3], None, caches)]
         parts += [model.model(x[:, i : i + 1], None, caches, i + 1) for i in range(3, model.length - 1)]
     assert torch.allclose(model.head(torch.cat(parts, 1)), whole, atol=1e-4)
+
+
+KINDS = {
+    "plain": {},
+    "tied": {"tied": True},
+    "relative": {"absolute": False},
+    "digits": {"space": Space("tokens", (12,), 12, digits=(3, 4))},
+    "periods": {"space": Space("tokens", (12,), 7, end=0, periods=(2, 4))},
+}
+
+
+def kind(name: str, condition: Condition | None) -> Transformer:
+    settings = dict(KINDS[name])
+    space = settings.pop("space", Space("tokens", (12,), 7))
+    torch.manual_seed(0)
+    model = Transformer(DataSpec(space, condition), width=32, layers=2, head_width=16, **settings)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("condition", [None, LABEL], ids=["unsteered", "steered"])
+@torch.inference_mode()
+def test_the_folded_step_gives_the_logits_of_the_model(name: str, condition: Condition | None):
+    model = kind(name, condition)
+    x, wish = tokens(model, 3), torch.tensor([[0.0], [1.0], [torch.nan]])
+    whole, context = model.logits(x[:, :-1], wish), model._context(wish, 3)
+    caches = model.model.caches(3)
+    model.model(x[:, :4], context, caches)
+    step = Step(model.model, model.table.rows, caches, context)
+    for i in range(4, model.length - 1):
+        assert torch.allclose(step(x[:, i], i + 1), whole[:, i + 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_the_folded_step_writes_is_what_the_model_writes(name: str, monkeypatch: pytest.MonkeyPatch):
+    model = kind(name, LABEL)
+    ask = SampleRequest(tuple(range(6)), torch.tensor([[0.0], [1.0]]).repeat(3, 1), guidance=1.5, length=40)
+    made = model.sample(ask)
+    monkeypatch.setattr(Reader, "foldable", False)
+    assert torch.equal(made, model.sample(ask))
+
+
+def test_many_pieces_are_the_same_as_few(monkeypatch: pytest.MonkeyPatch):
+    model = kind("periods", LABEL)
+    ask = SampleRequest(tuple(range(7)), torch.tensor([[1.0]]).repeat(7, 1), length=30)
+    whole = model.sample(ask)
+    monkeypatch.setattr("maquette.models.transformer.ROWS", 3)
+    assert torch.equal(model.sample(ask), whole)
 
 
 def test_likelihoods_of_all_sequences_sum_to_one():

@@ -32,6 +32,7 @@ from maquette.splitting import SPLITS
 VERSION = 1
 IN_MEMORY = 1 << 30  # bytes; a larger corpus stays memory-mapped
 SHARD = 64 << 20  # bytes of one shard
+WIDTHS = 10  # that windows are padded to: products of ever new sizes are slow to begin and fill the memory
 Augment = Callable[[Batch], Batch]
 
 
@@ -206,7 +207,9 @@ class Corpus:
         space, ragged = self.spec.space, self._ragged
         start = ragged.starts[number] + first
         stop = np.minimum(start + space.shape[0], ragged.starts[number + 1])
-        places = start[:, None] + np.arange(int((stop - start).max()))
+        step = max(1, space.shape[0] // WIDTHS)
+        width = min(space.shape[0], -(-int((stop - start).max()) // step) * step)
+        places = start[:, None] + np.arange(width)
         x = np.where(places < stop[:, None], ragged.flat[np.minimum(places, len(ragged.flat) - 1)], space.end)
         before = np.where(first > 0, ragged.flat[np.maximum(start - 1, 0)].astype(np.int64), -1)
         condition = None if self._conditions is None else torch.from_numpy(self._conditions[number])

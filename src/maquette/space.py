@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, pairwise
 from math import prod
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from maquette.condition import Condition
 from maquette.errors import SpaceError
 
 Likelihood = Literal["gaussian", "bernoulli", "categorical", "multinomial"]
+Rows = TypeVar("Rows", Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,15 @@ class Space:
     @property
     def elements(self) -> int:
         return prod(self.shape)
+
+    def counted(self, x: Rows) -> Rows:
+        """x (B, n) -> bool: the tokens of a piece with its end; not what pads after it.
+
+        >>> Space("tokens", (5,), 4, end=0).counted(torch.tensor([[3, 1, 0, 0, 0]]))
+        tensor([[ True,  True,  True, False, False]])
+        """
+        ends = x == self.end
+        return ends.cumsum(1) == ends
 
     def need(self, *kinds: str, model: str) -> None:
         """Raise SpaceError in words unless this space is one of `kinds`."""

@@ -48,6 +48,7 @@ class Text(Modality):
     suffixes: ClassVar[tuple[str, ...]] = (*PLAIN, *RECORDS)
     likelihood: Likelihood = "categorical"
     pretty: ClassVar[str] = "texts"
+    telling: ClassVar[tuple[str, ...]] = ("distinct 2", "longest copied span")
     ragged: ClassVar[bool] = True
 
     def __init__(

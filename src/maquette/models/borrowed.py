@@ -86,7 +86,7 @@ class Borrowed(GenerativeModel):
     # ---- judging
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
-        return Losses({"nats_per_token": self.token_nats(batch).sum() / counted(batch.x, self.spec.space).sum()})
+        return Losses({"nats_per_token": self.token_nats(batch).sum() / self.spec.space.counted(batch.x).sum()})
 
     @torch.no_grad()
     def token_nats(self, batch: Batch) -> Tensor:
@@ -97,7 +97,7 @@ class Borrowed(GenerativeModel):
         rows = max(1, AT_ONCE // (read.shape[1] * self.vocabulary))
         parts = zip(read.split(rows), batch.x.split(rows), strict=True)
         nats = torch.cat([self._nats(a.to(self.device), b.to(self.device)) for a, b in parts]).to(batch.x.device)
-        return nats * counted(batch.x, self.spec.space)
+        return nats * self.spec.space.counted(batch.x)
 
     def _nats(self, read: Tensor, x: Tensor) -> Tensor:
         logits = self.predicted(self.lm(input_ids=read, use_cache=False).logits)
@@ -255,14 +255,6 @@ def first_token(config: dict[str, Any]) -> int:
         if isinstance(value, int):
             return value
     raise SettingError("the config.json of the borrowed model names no bos_token_id and no eos_token_id; add one")
-
-
-def counted(x: Tensor, space: Space) -> Tensor:
-    """x (B, n) -> bool: the tokens of a piece with its end; not what pads after it."""
-    if not space.ragged:
-        return torch.ones_like(x, dtype=torch.bool)
-    ends = (x == space.end).long()
-    return ends.cumsum(1) - ends == 0
 
 
 def _number(config: dict[str, Any], *keys: str) -> int:

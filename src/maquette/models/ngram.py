@@ -54,7 +54,7 @@ class NGram(GenerativeModel):
     # ---- learning
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
-        counts = counted(batch.x.cpu().numpy(), self.spec.space).sum()
+        counts = self.spec.space.counted(batch.x.cpu().numpy()).sum()
         return Losses({"nats_per_token": self.token_nats(batch).sum() / int(counts)})
 
     def conclude(self, batches: Any) -> None:
@@ -172,12 +172,4 @@ def rows(batch: Batch, space: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray
     symbols = np.concatenate([np.where(opening < 0, space.vocabulary, opening), x], 1)
     opens = np.zeros(symbols.shape, bool)
     opens[:, 0] = True
-    return symbols, opens, np.concatenate([opens[:, :1], counted(x, space)], 1)
-
-
-def counted(x: np.ndarray, space: Space) -> np.ndarray:
-    """x (B, n) -> bool: the tokens of a piece with its end; not what pads after it."""
-    if not space.ragged:
-        return np.ones(x.shape, bool)
-    ends = x == space.end
-    return ends.cumsum(1) - ends == 0
+    return symbols, opens, np.concatenate([opens[:, :1], space.counted(x)], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
@@ -13,11 +14,14 @@ from torch.nn import functional as F
 from maquette.errors import SettingError
 from maquette.nets.attention import Cache
 from maquette.nets.condition import ConditionEmbedding, drop_condition
-from maquette.nets.sampling import collect, write
+from maquette.nets.decoding import Step
+from maquette.nets.sampling import in_parts, write
 from maquette.nets.transformer import Decoder, Encoder, Table
 from maquette.nets.unmasking import drawn_keep, unmask
-from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest, Space
+from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest
 
+ROWS = 16  # pieces that a small decoder writes at once on a CPU, so that its keys and values stay in the processor's memory
+SMALL = 4_000_000  # numbers below which its weights stay there too, so that reading them more often costs nothing
 FEW = ((200_000, 0.2), (1_000_000, 0.1))  # tokens of the train split below which dropout helps, and how much of it
 
 
@@ -117,7 +121,7 @@ class Transformer(GenerativeModel):
             if self.encoder is None
             else drawn_keep(batch.x, self.spec.space, nothing=self.mode == "encoder-decoder")
         )
-        asked = counted(batch.x, self.spec.space)
+        asked = self.spec.space.counted(batch.x)
         if keep is not None:
             asked = asked & ~keep if bool((asked & ~keep).any()) else asked
         logits = self.head(self.hidden(batch, keep)[asked])
@@ -152,7 +156,7 @@ class Transformer(GenerativeModel):
         """(B, n) nats of each token given those before it in its window, exact; 0 after the end of a piece."""
         logits = self.head(self.hidden(batch)).float()
         nats = F.cross_entropy(logits.transpose(1, 2), batch.x, reduction="none")
-        return nats * counted(batch.x, self.spec.space)
+        return nats * self.spec.space.counted(batch.x)
 
     def log_likelihood(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, n) -> log p (B,) in nats, exact: the sum over the tokens of a piece."""
@@ -168,7 +172,13 @@ class Transformer(GenerativeModel):
     def sample(self, request: SampleRequest) -> Tensor:
         """(B, L) int64, or (B, n) of a ragged space. What `keep` marks of `source` is forced; a decoder writes the rest from what stands
         before it, the other modes from what stands after it too."""
-        return self._unmasked(request) if self.model is None else collect(self.stream(request))
+        if self.model is None:
+            return self._unmasked(request)
+        return in_parts(self.stream, request, self.spec.space, ROWS if self._small() else len(request))
+
+    def _small(self) -> bool:
+        on_cpu = self.device.type == "cpu" and self.encoder is None
+        return on_cpu and sum(p.numel() for p in self.parameters()) < SMALL
 
     def stream(self, request: SampleRequest) -> Iterator[Tensor]:
         """The tokens (B,) of `sample`, one place after the other, as they are written."""
@@ -202,8 +212,8 @@ class Reader:
             self.context = torch.cat([self.context, transformer._context(None, batch)])
         self.decoder: Decoder = transformer.model  # type: ignore[assignment]
         self.caches: list[Cache] = self.decoder.caches(batch * (1 + self.guided))
-        self.read = torch.zeros(batch * (1 + self.guided), 0, dtype=torch.long, device=transformer.device)
-        self.begun, self.start = False, 0  # whether anything is in the memory, and which token stands at its position 1
+        self.read: list[Tensor] = []
+        self.count, self.start = 0, 0  # tokens that were read, and which of them stands at position 1 of the memory
         self.other = self._ahead(request)
 
     def _ahead(self, request: SampleRequest) -> Tensor | None:
@@ -224,31 +234,46 @@ class Reader:
     def __call__(self, tokens: Tensor) -> Tensor:
         if self.guided:
             tokens = tokens.repeat(2, 1)
-        self.read = torch.cat([self.read, tokens], 1)
-        h = self._go_on(tokens) if self.begun else self._anew()
-        logits = self.of.head(h[:, -1]).float()
+        logits = self._logits(tokens).float()
         if self.guided:
             asked, free = logits.chunk(2)
             return free + self.guidance * (asked - free)
         return logits
 
-    def _go_on(self, tokens: Tensor) -> Tensor:
-        place = self.read.shape[1] - self.start - tokens.shape[1] + 1
-        if place + tokens.shape[1] > self.decoder.length:
-            return self._anew()
-        return self.decoder(tokens, self.context, self.caches, place, other=self.other)
+    def _logits(self, tokens: Tensor) -> Tensor:
+        begun, place = bool(self.read), self.count - self.start + 1
+        self.read.append(tokens)
+        self.count += tokens.shape[1]
+        if not begun or place + tokens.shape[1] > self.decoder.length:
+            h = self._anew()
+        elif tokens.shape[1] == 1 and self.foldable:
+            return self.step(tokens[:, 0], place)
+        else:
+            h = self.decoder(tokens, self.context, self.caches, place, other=self.other)
+        return self.of.head(h[:, -1])
 
     def _anew(self) -> Tensor:
         """Read the latest tokens into an empty memory, as many as leave half of it free."""
-        count = self.read.shape[1]
-        self.begun, room = True, self.decoder.length
-        if count < room:
+        read, room = torch.cat(self.read, 1), self.decoder.length
+        self.read = [read]
+        if self.count < room:
             self.start = 0
-            return self.decoder(self.read, self.context, self.caches, other=self.other)
+            return self.decoder(read, self.context, self.caches, other=self.other)
         align = (self.of.spec.space.periods or (1,))[-1]
-        self.start = -(-(count - room // 2) // align) * align
-        before = self.read[:, self.start - 1]
-        return self.decoder(self.read[:, self.start :], self.context, self.caches, before=before, other=self.other)
+        self.start = -(-(self.count - room // 2) // align) * align
+        before = read[:, self.start - 1]
+        return self.decoder(read[:, self.start :], self.context, self.caches, before=before, other=self.other)
+
+    @property
+    def foldable(self) -> bool:
+        """Whether `Step` may read: it computes no gradients and knows no encoder, and elsewhere than on a CPU it would not be faster."""
+        return (
+            torch.is_inference_mode_enabled() and self.of.encoder is None and self.caches[0].keys.device.type == "cpu"
+        )
+
+    @cached_property
+    def step(self) -> Step:
+        return Step(self.decoder, self.of.table.rows, self.caches, self.context)
 
 
 def usual_dropout(tokens: int) -> float:
@@ -257,11 +282,3 @@ def usual_dropout(tokens: int) -> float:
     (0.2, 0.0, 0.0)
     """
     return next((rate for most, rate in FEW if 0 < tokens < most), 0.0)
-
-
-def counted(x: Tensor, space: Space) -> Tensor:
-    """x (B, n) -> bool: the tokens of a piece with its end; not what pads after it."""
-    if not space.ragged:
-        return torch.ones_like(x, dtype=torch.bool)
-    ends = (x == space.end).long()
-    return ends.cumsum(1) - ends == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from maquette.space import Guide, SampleRequest, Space, generator
 
@@ -22,7 +23,7 @@ def write(reader: Reader, request: SampleRequest, space: Space, device: torch.de
     What `keep` marks of `source` is forced where it stands; the rest follows from what stands before it.
     """
     tokens, kept = given(request, space, device)
-    length = tokens.shape[1]
+    length, forced = tokens.shape[1], kept.any(0).tolist()
     guides = [request.constraint.begin(seed) for seed in request.seeds] if request.constraint else []
     chance = Chance(request.seeds, device)
     ended = torch.zeros(len(request), dtype=torch.bool, device=device)
@@ -32,9 +33,11 @@ def write(reader: Reader, request: SampleRequest, space: Space, device: torch.de
         yield tokens[:, i]
     logits = reader(tokens[:, :first])
     for i in range(first, length):
-        logits = _heeding(logits, tokens[:, max(0, i - MEMORY) : i], guides, request, space)
-        token = draw(logits, chance.at(i), request)
-        token = torch.where(kept[:, i], tokens[:, i], token)
+        if space.ragged and request.repetition > 1:
+            logits = hushed(logits, tokens[:, max(0, i - MEMORY) : i], request.repetition)
+        token = draw(ruled(logits, guides), chance.at(i), request)
+        if forced[i]:
+            token = torch.where(kept[:, i], tokens[:, i], token)
         if space.ragged:
             token = torch.where(ended, space.end, token)
             ended = ended | (token == space.end)
@@ -48,14 +51,16 @@ def write(reader: Reader, request: SampleRequest, space: Space, device: torch.de
 
 def collect(columns: Iterator[Tensor]) -> Tensor:
     """(B,) tokens, one place after the other -> (B, n)"""
-    return torch.stack(list(columns), 1).clone()
+    return torch.stack(list(columns), 1)
 
 
-def _heeding(logits: Tensor, lately: Tensor, guides: list[Guide], request: SampleRequest, space: Space) -> Tensor:
-    """The logits with what the request forbids or wants less of."""
-    if space.ragged and request.repetition > 1:
-        logits = hushed(logits, lately, request.repetition)
-    return ruled(logits, guides) if guides else logits
+def in_parts(
+    stream: Callable[[SampleRequest], Iterator[Tensor]], request: SampleRequest, space: Space, rows: int
+) -> Tensor:
+    """(B, n): what `stream` writes of `rows` pieces, then of the next ones; shorter parts are padded with the end."""
+    parts = [collect(stream(request.rows(a, a + rows))) for a in range(0, len(request), rows)]
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, longest - part.shape[1]), value=space.end) for part in parts])
 
 
 class Chance:
@@ -74,8 +79,9 @@ class Chance:
 
 
 def _push(guides: list[Guide], column: Tensor) -> None:
-    for guide, token in zip(guides, column.tolist(), strict=False):
-        guide.push(token)
+    if guides:
+        for guide, token in zip(guides, column.tolist(), strict=True):
+            guide.push(token)
 
 
 def ruled(logits: Tensor, guides: list[Guide]) -> Tensor:
@@ -125,7 +131,7 @@ def draw(logits: Tensor, chance: Tensor, request: SampleRequest) -> Tensor:
         logits = logits / request.temperature
     if request.top_k or request.top_p < 1:
         logits = trimmed(logits, request.top_k, request.top_p)
-    heights = logits.double().softmax(-1).cumsum(-1)
+    heights = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
     found = torch.searchsorted(heights, (chance.double() * heights[:, -1]).unsqueeze(1), right=True)
     return found.squeeze(1).clamp_(max=logits.shape[-1] - 1)
 
