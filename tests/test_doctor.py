@@ -74,7 +74,9 @@ def test_transparency_is_said(tmp_path: Path) -> None:
     assert "--set channels=3 lays them on white" in said(folder(tmp_path / "in", numbered(4), channels=4))
 
 
-@pytest.mark.parametrize(("name", "words"), [("a.heic", "1 .heic found, convert"), (None, "put at least 3 pictures")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.heic", "1 .heic found, convert"), (None, "no file found, put at least 3 of a kind")]
+)
 def test_a_folder_without_pictures_says_what_to_do(tmp_path: Path, name: str | None, words: str) -> None:
     (tmp_path / "in").mkdir()
     if name:

@@ -226,6 +226,15 @@ def test_facts_that_lie_beside_generated_pieces_are_no_pieces(tmp_path, packed):
     assert quarantine(corpus) == {} and corpus.facts["other_files"] == {".png": 1}
 
 
+@pytest.mark.parametrize(("content", "name"), [({"text": "the tide"}, "text"), ([[60, 64], [62]], "music")])
+def test_what_a_json_file_holds_says_its_kind(tmp_path, content, name):
+    source = tmp_path / "in"
+    source.mkdir()
+    varied = [{"text": f"the tide came {k} times"} if name == "text" else [[60 + k, 64], [62]] * 8 for k in range(5)]
+    (source / "a.json").write_text(json.dumps([content, *varied]))
+    assert prepare(source, tmp_path / "out").facts["modality"]["name"] == name
+
+
 def test_facts_beside_written_music_are_not_refused(tmp_path):
     made = tmp_path / "made"
     made.mkdir()
@@ -339,8 +348,11 @@ def test_files_without_permission_are_quarantined():
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ([], "no pictures under .*: the image modality reads .png .* no file found"),
-        (["a.xyz", "b.xyz"], "2 .xyz found"),
+        (
+            [],
+            "nothing under .* can be read: no file found, put at least 3 of a kind there .image is .png .* text is .txt",
+        ),
+        (["a.xyz", "b.xyz"], "2 .xyz found, convert, rename or unpack them"),
         (["a.png"], "at least 3 different pictures are needed to train, check and test; .* has 1; add more"),
     ],
 )

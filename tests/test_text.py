@@ -87,6 +87,7 @@ def test_binary_files_and_utf_16_without_a_mark_are_told_apart(tmp_path):
     assert "byte 2 is 0, so this is a binary file" in reason(file(tmp_path, "a.txt", b"ab\0cd" * 50))
     said = reason(file(tmp_path, "b.txt", "plain words".encode("utf-16-le") * 9))
     assert "--set encoding=utf-16-le" in said
+    assert "this is a binary file" in reason(file(tmp_path, "c.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff"))
 
 
 def test_an_unknown_encoding_is_refused_by_name():
@@ -425,6 +426,13 @@ def test_unknown_rules_and_odd_keeps_are_refused(tmp_path):
         text.start(Asked(rules=("rime",)))
     with pytest.raises(UsageError, match="lines=1-2"):
         text.start(Asked(source=str(file(tmp_path, "a.txt", ENGLISH)), keep="lines=3-4"))
+    for keep in ("lines=1-3", "first=1000"):
+        with pytest.raises(
+            UsageError, match=f"the source has 2 lines of {len(ENGLISH)} characters in all; {keep} came"
+        ):
+            text.start(Asked(source=str(tmp_path / "a.txt"), keep=keep))
+    with pytest.raises(Unreadable, match=r"looks like gb18030; save it as UTF-8$"):
+        text.start(Asked(source=str(file(tmp_path, "b.txt", POEM.encode("gb18030")))))
 
 
 @pytest.mark.parametrize("kind", KINDS)

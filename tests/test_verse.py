@@ -211,6 +211,8 @@ def test_unknown_forms_and_rules_are_refused_with_what_there_is():
     for name in ("haiku", "/a/", "lines=4"):
         with pytest.raises(UsageError, match="rhyme"):
             verse.parse(name, rules=("rhyme",))
+    with pytest.raises(UsageError, match="no two of the characters"):
+        form("lines=4x7", LATIN, rules=("rhyme",))
 
 
 def test_asking_what_is_allowed_costs_microseconds():

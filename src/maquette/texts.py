@@ -56,7 +56,8 @@ def blocks(path: Path, encoding: str = "auto") -> Iterator[str]:
                 place = (
                     start + len(raw) - len(error.object) + error.start
                 )  # object: what was held of the block before, and raw
-                raise Unreadable(_undecodable(path, name, place)) from None
+                zeros = b"\0" in raw and not codecs.lookup(name).name.startswith(("utf-16", "utf-32"))
+                raise Unreadable(_binary(path, start) if zeros else _undecodable(path, name, place)) from None
             if "\0" in text:
                 raise Unreadable(_binary(path, start))
             if text:

@@ -126,7 +126,11 @@ def _lines(lines: int, length: int, ends: list[Pattern] | None) -> Pattern:
 
 
 def _rhyming(build: Callable[[Pattern | None], Pattern], ends: list[Pattern] | None) -> Pattern:
-    """One way for each class of rhymes; without rules, or where no two characters rhyme, any."""
+    """One way for each class of rhymes; without rules any. Raises UsageError where no two characters rhyme."""
+    if ends == []:
+        raise UsageError(
+            "no two of the characters that can be written rhyme, and only Chinese ones are known to; drop --rules rhyme"
+        )
     return either(*(build(end) for end in ends)) if ends else build(None)
 
 

@@ -149,7 +149,13 @@ class Text(Modality):
         if Path(path).suffix.lower() in RECORDS or not Path(path).is_file():
             return super().one(path)
         with _unreadable(Path(path).name):
-            return Piece(texts.whole(texts.blocks(Path(path), self.encoding)), {"source": Path(path).name}, self)
+            try:
+                text = texts.whole(texts.blocks(Path(path), self.encoding))
+            except Unreadable as error:  # an encoding is a setting of `prepare`
+                raise Unreadable(
+                    str(error).split(": --set ")[0] + "; save it as UTF-8" * (": --set " in str(error))
+                ) from None
+            return Piece(text, {"source": Path(path).name}, self)
 
     def clean(self, piece: Piece) -> Piece:
         text = piece.content
@@ -401,8 +407,8 @@ def _surrogate(text: str) -> int | None:
 
 
 _KEEP: dict[str, Callable[[str, int], int]] = {
-    "first": lambda text, n: min(n, len(text)),
-    "lines": lambda text, n: len("".join(text.splitlines(keepends=True)[:n])),
+    "first": lambda text, n: n if n <= len(text) else -1,
+    "lines": lambda text, n: len("".join(lines[:n])) if n <= len(lines := text.splitlines(keepends=True)) else -1,
 }
 
 
@@ -411,7 +417,10 @@ def _kept(text: str, keep: str) -> int:
     found = re.fullmatch(r"(first|lines)=(?:1-)?(\d+)", keep)
     if not found or int(found[2]) < 1:
         raise UsageError(f"of a text its beginning is kept, as first=100 (characters) or lines=1-2; {keep} came")
-    return _KEEP[found[1]](text, int(found[2]))
+    kept = _KEEP[found[1]](text, int(found[2]))
+    if kept < 0:
+        raise UsageError(f"the source has {len(text.splitlines())} lines of {len(text)} characters in all; {keep} came")
+    return kept
 
 
 def _plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

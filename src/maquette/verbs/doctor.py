@@ -146,6 +146,21 @@ def nothing(
     return text + (f"; {_some(refused)}" if refused else "")
 
 
+def nothing_known(
+    source: Path, suffixes: Mapping[str, tuple[str, ...]], there: Mapping[str, int], refused: Refused
+) -> str:
+    """The same where no modality was asked for."""
+    came = ", ".join(f"{n} {ending}" for ending, n in Counter(there).most_common(3)) or "no file"
+    mend = "convert, rename or unpack them to one of these kinds" if there else f"put at least {FEWEST} of a kind there"
+    kinds = "; ".join(
+        f"{m} is {' '.join(s for s in ends if s.removesuffix('.gz') == s)}" for m, ends in suffixes.items()
+    )
+    text = (
+        f"nothing under {source} can be read: {came} found, {mend} ({kinds}), or into an archive ({' '.join(ARCHIVES)})"
+    )
+    return text + (f"; {_some(refused)}" if refused else "")
+
+
 def nothing_left(source: Path, pretty: str, refused: Refused) -> str:
     return f"none of the {pretty} under {source} can be used; {_some(refused)}"
 

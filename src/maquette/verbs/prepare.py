@@ -20,7 +20,7 @@ from maquette import catalog, corpus, duplicates, files, sources
 from maquette.building import building
 from maquette.condition import Condition, fit_condition
 from maquette.corpus import SPLITS, Corpus, CorpusWriter, Ragged, RaggedWriter
-from maquette.errors import ContentError, CorpusError, SettingError, UnknownName, Unreadable, UsageError
+from maquette.errors import ContentError, CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
 from maquette.piece import Modality, Piece
 from maquette.sources import Found, Refused
 from maquette.space import Batch, Codec, DataSpec
@@ -41,6 +41,7 @@ BOOKKEEPING = {
     "id",
     "sha256",
 }
+TRIED = 3  # files that are opened where their names do not say which modality they are of
 KEPT = 128 << 20  # bytes of pieces that are held between the two passes instead of being decoded twice
 
 
@@ -145,6 +146,8 @@ class _Work:
             sources.ending(n) for n, _ in found if not n.lower().endswith(read) and not sources.is_metadata(n)
         )
         self.others = dict(others.most_common())
+        if not self.files and modality == "auto":
+            raise ContentError(doctor.nothing_known(self.source, suffixes, self.others, self.refused))
         if not self.files:
             raise ContentError(doctor.nothing(self.source, kind, self.name, suffixes, self.others, self.refused))
         named = zip(self.files, sources.labels([f.name for f in self.files]), strict=True)
@@ -373,13 +376,24 @@ def _may_be_replaced(out: Path, source: Path) -> None:
 
 
 def _choose(asked: str, suffixes: Mapping[str, tuple[str, ...]], found: list[Found], source: Path) -> str:
-    """The modality that reads most of the files."""
+    """The modality that reads most of the files; where several do by their names, the first that finds a piece in one."""
     if asked != "auto":
         catalog.find("modalities", asked)
         return asked
     counts = {name: sum(f.name.lower().endswith(known) for f in found) for name, known in suffixes.items()}
-    best = max(counts, key=lambda name: counts[name])
-    return best if counts[best] else "image"
+    most = max(counts.values())
+    if not most:
+        return "image"
+    best = [name for name, count in counts.items() if count == most]
+    tried = [f for f in found if f.name.lower().endswith(suffixes[best[0]])][:TRIED] if len(best) > 1 else []
+    return next((name for file in tried for name in best if _finds(name, file)), best[0])
+
+
+def _finds(name: str, file: Found) -> bool:
+    """Whether a modality finds a piece in a file."""
+    with suppress(MaquetteError):
+        return next(iter(catalog.find("modalities", name)().read(file.path)), None) is not None
+    return False
 
 
 # ---- the split and the conditions
