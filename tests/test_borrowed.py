@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maquette import catalog
-from maquette.errors import SettingError, SpaceError
+from maquette.errors import SettingError, SpaceError, UsageError
 from maquette.loop import TrainState, loop, make_plan
 from maquette.models.borrowed import Borrowed
 from maquette.models.transformer import Transformer
@@ -210,6 +210,50 @@ def test_the_whole_road_from_texts_to_an_export_and_back(tmp_path: Path, monkeyp
     assert [p.content for p in theirs] and all(p.content.startswith("the tide") for p in theirs)
     assert len(mine) == len(theirs) == 2
     assert again.run.facts["corpus"]["fingerprint"] == corpus.fingerprint
+
+
+def speak(folder: Path) -> Path:
+    """Texts of the words that the lent tokenizer has."""
+    folder.mkdir()
+    for k in range(80):
+        words = [f"w{3 + (k * j + j * j) % 9}" for j in range(1, 5 + k % 6)]
+        (folder / f"{k:02d}.txt").write_text(" ".join(words))
+    return folder
+
+
+def with_words(lent: Path) -> Path:
+    """The lent tokenizer reads words apart at spaces."""
+    facts = json.loads((lent / "tokenizer.json").read_text())
+    (lent / "tokenizer.json").write_text(json.dumps({**facts, "pre_tokenizer": {"type": "WhitespaceSplit"}}))
+    (lent / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "[end]"}}))
+    return lent
+
+
+def test_the_whole_road_in_a_borrowed_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import maquette as mq
+
+    monkeypatch.chdir(tmp_path)
+    lent = with_words(lend(tmp_path / "lent"))
+    settings = {"tokens": "file", "tokenizer": "lent/tokenizer.json", "context": 16}
+    corpus = mq.prepare(speak(tmp_path / "said"), **settings)
+    space = corpus.spec.space
+    assert (space.vocabulary, space.end, space.shape) == (12, 1, (16,))
+    kept = {corpus.facts_of(i)["source"]: corpus.raw([i])[0].tolist() for i in range(len(corpus))}
+    for name, tokens in kept.items():
+        words = (tmp_path / "said" / name).read_text().split()
+        assert tokens == [WORDS[w] for w in words] + [1]
+    assert mq.prepare("said", **settings).fingerprint == corpus.fingerprint
+    run = mq.train(corpus, model="borrowed", settings={"borrowed.path": "lent", "train.threads": 1})
+    made = run.generate(4, seed=3, prompt="w4 w7", length=12)
+    assert all(p.content.startswith("w4 w7") and set(p.content.split()) <= set(WORDS) for p in made)
+    assert not any(mark in p.content for p in made for mark in ("[end]", "w2"))  # w2 is what it does not know
+    assert any(f.name == "nats a character" for f in run.audit(samples=8).findings)
+    with pytest.raises(UsageError, match=r"do not occur.*: sea"):
+        run.generate(1, prompt="sea w4")
+    with pytest.raises(UsageError, match="joins its own in another way"):
+        run.generate(1, form="lines=2")
+    (lent / "tokenizer.json").unlink()
+    assert run.generate(1, seed=3, prompt="w4 w7", length=12)[0].content == made[0].content
 
 
 def test_its_settings_are_found_like_any_others() -> None:

@@ -301,10 +301,17 @@ def test_findings_stand_beside_those_of_held_pieces():
     music, pieces = fitted()
     train = [music.to_array(p) for p in pieces[:4]]
     found = {f.name: f for f in music.findings(Works(pieces[4:6], pieces[6:], pieces[:2], lambda: iter(train)))}
-    assert set(found) >= {"pitch_classes", "intervals", "groove", "copied_run", "rule_fifths", "rule_range"}
+    assert set(found) >= {
+        "pitch classes",
+        "intervals",
+        "groove",
+        "copied run",
+        "fifths in 100 beats",
+        "range in 100 beats",
+    }
     assert all(f.space == "music" and f.n == 2 and f.reference is not None and f.sentence for f in found.values())
     longest = [len(p.content.notes) for p in pieces[4:6]]
-    assert found["copied_run"].value <= max(longest) and found["copied_run"].value >= 40  # the same music in other keys
+    assert found["copied run"].value <= max(longest) and found["copied run"].value >= 40  # the same music in other keys
 
 
 def test_units_count_frames_and_notes_that_begin():

@@ -209,6 +209,36 @@ def test_what_systems_hide_in_archives_is_no_content(tmp_path):
     assert len(made) == 4 and quarantine(made) == {} and made.facts["other_files"] == {}
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_facts_that_lie_beside_generated_pieces_are_no_pieces(tmp_path, packed):
+    made = folder(tmp_path / "made", ["a.png"])
+    for k in range(5):
+        (made / f"{k}.txt").write_text(f"the tide came in {k} times, and then it went out")
+        (made / f"{k}.txt.json").write_text('{"text": "facts", "wish": {"seed": 1}}')
+    (made / "a.png.json").write_text('{"text": "facts"}')
+    (made / "records.json").write_text('[{"text": "a record is a piece"}, {"text": "and another is too"}]')
+    source = Path(shutil.make_archive(str(made), "zip", made)) if packed else made
+    corpus = prepare(source, tmp_path / "corpus", modality="text")
+    assert sorted({f["source"].partition("#")[0] for f in everything(corpus)}) == [
+        *(f"{k}.txt" for k in range(5)),
+        "records.json",
+    ]
+    assert quarantine(corpus) == {} and corpus.facts["other_files"] == {".png": 1}
+
+
+def test_facts_beside_written_music_are_not_refused(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    rows = [[60 + k, 64, 67, 72] for k in range(8)]
+    for k in range(4):
+        (made / f"{k}.wav").write_bytes(b"RIFF")
+        (made / f"{k}.wav.json").write_text('{"seed": 1}')
+        (made / f"{k}.json").write_text(json.dumps([[[p + k for p in row] for row in rows]]))
+    corpus = prepare(made, tmp_path / "corpus")
+    assert corpus.facts["modality"]["name"] == "music" and len(corpus) == 4
+    assert quarantine(corpus) == {} and corpus.facts["other_files"] == {".wav": 4}
+
+
 def test_labels_of_mnist_files_in_an_archive_are_read(tmp_path):
     (tmp_path / "in").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
@@ -310,7 +340,7 @@ def test_files_without_permission_are_quarantined():
     ("names", "words"),
     [
         ([], "no pictures under .*: the image modality reads .png .* no file found"),
-        (["a.txt", "b.txt"], "2 .txt found"),
+        (["a.xyz", "b.xyz"], "2 .xyz found"),
         (["a.png"], "at least 3 different pictures are needed to train, check and test; .* has 1; add more"),
     ],
 )

@@ -457,7 +457,6 @@ def test_what_is_written_is_read_back_with_its_facts(tmp_path):
         path = text.write(piece, tmp_path / name)
         assert [p.content for p in text.read(path)] == [piece.content]
         assert Text.read_facts(path) == {"seed": 3, "model": "x", "score": None}
-    assert list(text.read(tmp_path / "a.txt.json")) == []  # facts are no piece
     with pytest.raises(UsageError, match=r"\.txt"):
         text.write(piece, tmp_path / "a.png")
     assert Text.read_facts(file(tmp_path, "d.txt", "x")) == {}

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import copy
 import json
+import mmap
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -30,6 +32,7 @@ from maquette.splitting import SPLITS
 VERSION = 1
 IN_MEMORY = 1 << 30  # bytes; a larger corpus stays memory-mapped
 SHARD = 64 << 20  # bytes of one shard
+WIDTHS = 10  # that windows are padded to: products of ever new sizes are slow to begin and fill the memory
 Augment = Callable[[Batch], Batch]
 
 
@@ -65,8 +68,8 @@ class Corpus:
         return np.load(self.path / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False)
 
     def _load_ragged(self) -> Ragged:
-        flat = self._load("tokens", mapped=True)
-        return Ragged(np.array(flat) if flat.nbytes <= IN_MEMORY else flat, self._load("starts"))
+        large = (self.path / "tokens.npy").stat().st_size > IN_MEMORY
+        return Ragged(self._load("tokens", mapped=large), self._load("starts"))
 
     def _check(self) -> None:
         self._check_content()
@@ -204,7 +207,9 @@ class Corpus:
         space, ragged = self.spec.space, self._ragged
         start = ragged.starts[number] + first
         stop = np.minimum(start + space.shape[0], ragged.starts[number + 1])
-        places = start[:, None] + np.arange(int((stop - start).max()))
+        step = max(1, space.shape[0] // WIDTHS)
+        width = min(space.shape[0], -(-int((stop - start).max()) // step) * step)
+        places = start[:, None] + np.arange(width)
         x = np.where(places < stop[:, None], ragged.flat[np.minimum(places, len(ragged.flat) - 1)], space.end)
         before = np.where(first > 0, ragged.flat[np.maximum(start - 1, 0)].astype(np.int64), -1)
         condition = None if self._conditions is None else torch.from_numpy(self._conditions[number])
@@ -289,6 +294,17 @@ class Ragged(NamedTuple):
     def sizes(self) -> np.ndarray:
         return np.diff(self.starts)
 
+    def once(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """These sequences; what was read of a memory-mapped file is given back from time to time."""
+        passed = 0
+        for i in numbers:
+            yield np.asarray(self[i])
+            passed += int(self.starts[i + 1] - self.starts[i]) * self.flat.itemsize
+            if passed > SHARD:
+                forget(self.flat)
+                passed = 0
+        forget(self.flat)
+
 
 class Windows:
     """The endless order of windows into pieces of any length; batch k is a function of (seed, k) alone.
@@ -356,6 +372,12 @@ def take(shards: list[np.ndarray], index: np.ndarray) -> np.ndarray:
         here = number == n
         found[here] = shards[n][row[here]]
     return found
+
+
+def forget(mapped: np.ndarray) -> None:
+    """Give the pages of a memory-mapped array back, so that a large corpus needs little memory."""
+    with suppress(AttributeError, OSError, ValueError):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -470,8 +492,8 @@ class RaggedWriter:
         close = np.array([space.end], kind)
         with (self.folder / "tokens.npy").open("wb") as stream:
             _write_header(stream, 0, kind)
-            for i in range(len(stored)):
-                made = encode(np.asarray(stored[i])).astype(kind)
+            for content in stored.once(range(len(stored))):
+                made = encode(content).astype(kind)
                 stream.write(made.data)
                 stream.write(close.data)
                 starts.append(starts[-1] + len(made) + 1)

@@ -45,10 +45,16 @@ def _smallest(hashes: np.ndarray) -> np.ndarray:
     """The KEPT smallest, each once."""
     few = 4 * KEPT
     if len(hashes) > few:  # most are not looked at twice; where repeats leave too few, all are
-        found = np.unique(np.partition(hashes, few)[:few])
+        found = _each_once(np.partition(hashes, few)[:few])
         if len(found) >= KEPT:
             return found[:KEPT]
-    return np.unique(hashes)[:KEPT]
+    return _each_once(hashes)[:KEPT]
+
+
+def _each_once(hashes: np.ndarray) -> np.ndarray:
+    """Ascending; faster than `np.unique`, which sorts only after it has hashed."""
+    found = np.sort(hashes)
+    return found[np.append(True, found[1:] != found[:-1])] if len(found) else found
 
 
 def groups(sketches: np.ndarray) -> np.ndarray:

@@ -136,10 +136,11 @@ def _text(name: str) -> str:
 def unpacked(listed: Listing, folder: Path, wanted: tuple[str, ...]) -> tuple[list[Found], Refused, Counter[str]]:
     """The files of a listing with the members of its topmost archives in their place, unpacked under `folder`.
 
-    Only members that end in one of `wanted` are unpacked; the endings of the others are counted.
+    Only members that end in one of `wanted` are unpacked; the endings of the others are counted. Facts that lie beside a file as
+    <file>.json, as generated pieces have them, are left out: they are no pieces.
     """
     found: list[Found] = []
-    passed: Counter[str] = Counter()
+    passed: set[str] = set()  # members that were not unpacked
     refused = dict(listed.refused)
     alone = len(listed.found) == 1
     for file in listed.found:
@@ -147,17 +148,25 @@ def unpacked(listed: Listing, folder: Path, wanted: tuple[str, ...]) -> tuple[li
             found.append(file)
             continue
         prefix = "" if alone else name_of(file.path) + "/"
-        members = _members(file, folder / f"{len(refused)}-{len(found)}", wanted, passed)
+        aside: set[str] = set()
+        members = _members(file, folder / f"{len(refused)}-{len(found)}", wanted, aside)
         for name, outcome in sorted(members, key=lambda m: m[0].split("/")):  # the order of a folder
             if isinstance(outcome, Path):
                 found.append(Found(prefix + name, outcome))
             else:
                 refused[prefix + name] = outcome
-    return found, refused, passed
+        passed |= {prefix + name for name in aside}
+    known = passed | {f.name for f in found}
+    return [f for f in found if not _is_sidecar(f.name, known)], refused, Counter(map(ending, passed))
+
+
+def _is_sidecar(name: str, known: set[str]) -> bool:
+    of, _, last = name.rpartition(".")
+    return last.lower() == "json" and "." in of.rpartition("/")[2] and of in known
 
 
 def _members(
-    archive: Found, folder: Path, wanted: tuple[str, ...], passed: Counter[str]
+    archive: Found, folder: Path, wanted: tuple[str, ...], passed: set[str]
 ) -> Iterator[tuple[str, Path | str]]:
     """(name, where it was unpacked, or why not) of each member that is wanted."""
     keep = _Keeper(folder)
@@ -168,7 +177,7 @@ def _members(
             if _is_junk(name):
                 continue
             if not name.lower().endswith(wanted):
-                passed[ending(name)] += 1
+                passed.add(name)
                 continue
             yield name, reason or keep(name, size, open_member)
             if keep.count >= MEMBERS or keep.total >= TOTAL_BYTES:

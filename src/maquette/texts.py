@@ -458,6 +458,7 @@ def _spaces(text: str) -> str:
 
 _BEGINS = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^\n]*\n", re.MULTILINE)
 _ENDS_HERE = re.compile(r"^\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG", re.MULTILINE)
+_MARK = "***"  # is found sooner than the rest
 _HEAD = 1 << 16  # characters within which a header ends
 _OVERLAP = 64
 
@@ -470,11 +471,11 @@ def body(text: Iterable[str]) -> Iterator[str]:
         held += part
         if len(held) >= _HEAD:
             break
-    if found := _BEGINS.search(held, 0, _HEAD):
+    if (found := _BEGINS.search(held, 0, _HEAD)) if _MARK in held else None:
         held = held[found.end() :]
     for part in _chained_text(held, text):
         held = part if part is held else held[-_OVERLAP:] + part
-        if found := _ENDS_HERE.search(held):
+        if (found := _ENDS_HERE.search(held)) if _MARK in held else None:
             yield held[: found.start()]
             return
         yield held[: max(0, len(held) - _OVERLAP)]

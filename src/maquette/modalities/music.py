@@ -50,8 +50,10 @@ class Music(Modality):
     [60, 129, 62, 129]
     """
 
+    telling: ClassVar[tuple[str, ...]] = ("pitch classes", "copied run")
     suffixes: ClassVar[tuple[str, ...]] = (".mid", ".midi", ".musicxml", ".mxl", ".abc", ".krn", ".json")
     likelihood = "categorical"
+    ragged: ClassVar[bool] = True
     pretty: ClassVar[str] = "pieces of music"
 
     def __init__(

@@ -21,6 +21,7 @@ from maquette import alphabet, files, prose, shingles, texts, verse
 from maquette.alphabet import Alphabet, Tokens, tokenizer_json
 from maquette.errors import CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
 from maquette.finding import Finding
+from maquette.guide import FAR, Form, Never
 from maquette.piece import Asked, Modality, Piece, Start, Works
 from maquette.space import Likelihood, Space
 from maquette.texts import Step, Unit
@@ -47,6 +48,7 @@ class Text(Modality):
     suffixes: ClassVar[tuple[str, ...]] = (*PLAIN, *RECORDS)
     likelihood: Likelihood = "categorical"
     pretty: ClassVar[str] = "texts"
+    telling: ClassVar[tuple[str, ...]] = ("distinct 2", "longest copied span")
     ragged: ClassVar[bool] = True
 
     def __init__(
@@ -54,9 +56,19 @@ class Text(Modality):
         *,
         tokens: Annotated[
             Tokens,
-            Field(description=f"auto: characters where at most {alphabet.MANY:,} different ones occur, else bpe"),
+            Field(
+                description=f"auto: characters where at most {alphabet.MANY:,} different ones occur, else bpe; "
+                "file: those of `tokenizer`, for a borrowed model"
+            ),
         ] = "auto",
         vocabulary: Annotated[int, Field(ge=300, le=1 << 20, description="tokens of bpe, at most")] = 4096,
+        tokenizer: Annotated[str, Field(description="tokens=file: path of a Hugging Face tokenizer.json")] = "",
+        end: Annotated[
+            str,
+            Field(
+                description="tokens=file: name of the token that ends a piece; none: eos_token of tokenizer_config.json beside it"
+            ),
+        ] = "",
         context: Annotated[
             int,
             Field(
@@ -85,22 +97,21 @@ class Text(Modality):
             "spaces",
         ),
     ):
+        if (tokens == "file") != bool(tokenizer) or (end and tokens != "file"):
+            raise SettingError(
+                f"tokens=file and tokenizer=PATH belong together, and end=NAME to them; tokens={tokens}, tokenizer={tokenizer!r}, end={end!r} came"
+            )
         self.tokens, self.vocabulary, self.context, self.unit = tokens, vocabulary, context, unit
+        self.tokenizer, self.end = tokenizer, end
         self.column, self.passage, self.encoding, self.steps = column, passage, _encoding(encoding), tuple(steps)
         self.files = 0  # how many are read; 0: not known
         self.fitted: dict[str, Any] = {}
-        self._forms: dict[tuple[str, tuple[str, ...]], verse.Form] = {}
+        self._forms: dict[tuple[str, tuple[str, ...]], Form] = {}
 
     # ---- in
 
     def read(self, path: Path) -> Iterator[Piece]:
-        """One by one, without holding the file. Facts that `write` left beside a text are no piece."""
-        if (
-            path.suffix.lower() == ".json"
-            and path.with_suffix("").suffix.lower() in PLAIN
-            and path.with_suffix("").exists()
-        ):
-            return
+        """One by one, without holding the file."""
         with _unreadable(path.name):
             yield from self._records(path) if path.suffix.lower() in RECORDS else self._plain(path)
 
@@ -153,16 +164,21 @@ class Text(Modality):
         return Piece(text, piece.facts, self)
 
     def fit(self, pieces: Iterable[Piece]) -> dict[str, Any]:
-        """How much there is; what the vocabulary is only the train split says."""
+        """How much there is; what the vocabulary is only the train split says, or the tokenizer of somebody else."""
+        lent = alphabet.lent(self.tokenizer, self.end) if self.tokens == "file" else {}
         count, size = 0, 0
         for piece in pieces:
             count += 1
             size += len(piece.content.encode("utf-8", "surrogatepass"))
-        return {"seen": count, "bytes": size}
+        return {"seen": count, "bytes": size, **lent}
 
     def learn(self, train: alphabet.Train) -> dict[str, Any]:
         """The vocabulary and the context, in one pass over the train split; `auto` takes a second where it falls back to BPE."""
-        found = alphabet.learn(self.tokens, train, self.vocabulary, self.fitted.get("bytes", 0))
+        if self.tokens == "file":
+            lent = {k: self.fitted[k] for k in ("tokens", "tokenizer", "end")}
+            found = {**lent, "longest": alphabet.longest_of(self.alphabet, train)}
+        else:
+            found = alphabet.learn(self.tokens, train, self.vocabulary, self.fitted.get("bytes", 0))
         longest = -(-(found["longest"] + 1) // MULTIPLE) * MULTIPLE  # one more for the end
         return {**found, "context": self.context or min(max(longest, SHORTEST), LONGEST)}
 
@@ -233,7 +249,7 @@ class Text(Modality):
         more = self._numbers(rest)
         length = self._length(asked, len(given))
         rule = self._rule(asked, begun, length - len(given))
-        if rule is not None and isinstance(rule, verse.Form):
+        if rule is not None and isinstance(rule, Form):
             length = asked.length or max(length, len(given) + 2 * rule.left_after(begun))
             rule = rule.within(length)
         if not len(given):
@@ -267,13 +283,12 @@ class Text(Modality):
             raise UsageError(
                 f"character {broken} of what is given is half of a pair (a lone surrogate), which is no character"
             )
-        found = self.encode(self.to_array(Piece(text)))
-        if (unknown := found == self.alphabet.unknown).any():
-            names = " ".join(dict.fromkeys(np.array(list(text))[unknown].tolist()))
+        if strange := self.alphabet.strange(text):
+            names = " ".join(dict.fromkeys(strange))
             raise UsageError(f"these characters do not occur in the texts that were learnt from: {names[:100]}")
-        return found
+        return self.encode(self.to_array(Piece(text)))
 
-    def _rule(self, asked: Asked, begun: str, left: int) -> verse.Form | verse.Never | None:
+    def _rule(self, asked: Asked, begun: str, left: int) -> Form | Never | None:
         if asked.form is None:
             if unknown := next(iter(asked.rules), None):
                 if unknown not in verse.RULES:
@@ -281,16 +296,21 @@ class Text(Modality):
                 raise UsageError(
                     f"{unknown} needs a form that says where lines end, such as --form 五言绝句 or lines=4x7"
                 )
-            return verse.Never((self.alphabet.unknown,), self.alphabet.size) if self.alphabet.unknown >= 0 else None
+            return Never(self.alphabet.never, self.alphabet.size) if self.alphabet.never else None
         form = self._form(asked.form, tuple(asked.rules))
         needed = form.left_after(begun)
-        if needed >= verse.FAR:
+        if needed >= FAR:
             raise UsageError(f"no text of the form {asked.form} begins with what is given: {begun[:60]!r}")
         if asked.length and needed > left:
             raise UsageError(f"{asked.form} needs {needed} more tokens at least; length={asked.length} leaves {left}")
         return form
 
-    def _form(self, name: str, rules: tuple[str, ...]) -> verse.Form:
+    def _form(self, name: str, rules: tuple[str, ...]) -> Form:
+        if not self.alphabet.spelled:
+            raise UsageError(
+                f"the form {name} needs tokens that are each a part of the text, and this tokenizer.json joins its own in another way; "
+                f"prepare with tokens=auto, bytes, characters or bpe"
+            )
         if (name, rules) not in self._forms:
             self._forms[name, rules] = verse.form(name, self.alphabet.writable, self.alphabet.end, rules)
         return self._forms[name, rules]

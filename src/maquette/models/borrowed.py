@@ -233,18 +233,18 @@ def same_tokens(space: Space, folder: Path, config: dict[str, Any]) -> None:
     closing = f" that end with {space.end}" if space.ragged else ""
     raise SpaceError(
         f"these pieces are in {space.vocabulary} tokens{closing}, the model in {folder.name} reads {number} that end with {ends[0]}: "
-        "prepare the corpus with the tokenizer.json of that model"
+        f"prepare the corpus with --set tokens=file --set tokenizer={folder / 'tokenizer.json'}"
     )
 
 
 def tokens_of(folder: Path) -> int:
-    """How many tokens tokenizer.json has; 0 where there is none or it counts in another way."""
+    """How many tokens tokenizer.json has, with numbers that it leaves out; 0 where there is none."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return 0
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(path)).get_vocab_size(with_added_tokens=True)
+    return max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values()) + 1
 
 
 def first_token(config: dict[str, Any]) -> int:

@@ -24,6 +24,8 @@ ROOM = 24 * 2**20  # bytes of a processor's cache that one may hope for
 FEWEST = 8  # pieces at once, below which a step is more calls than arithmetic
 FEW = ((200_000, 0.2), (1_000_000, 0.1))  # tokens of the train split below which dropout helps, and how much of it
 
+SMALL = 300_000  # tokens of the train split below which smaller batches, and so more steps, learn more in the same time
+
 
 class Transformer(GenerativeModel):
     """mode decoder: each token from those before it and the condition; the loss is nats per token, exact.
@@ -41,7 +43,6 @@ class Transformer(GenerativeModel):
         "medium": {"width": 192, "layers": 6},
         "large": {"width": 512, "layers": 12, "head_width": 64},
     }
-    batch_size = 32
     bf16 = True
 
     def __init__(
@@ -86,6 +87,7 @@ class Transformer(GenerativeModel):
         if width % head_width:
             raise SettingError(f"transformer.width should be a multiple of head_width {head_width}; {width} came")
         self.mode, self.condition_dropout = mode, condition_dropout
+        self.batch_size = 16 if 0 < spec.tokens < SMALL else 32
         self.length, self.vocabulary = space.shape[0], space.vocabulary
         body = {
             "width": width,

@@ -29,7 +29,7 @@ from maquette.space import (
     noise,
 )
 
-FITTED = 20_000  # latents the density is fitted to: what a few seconds allow
+FITTED = 60_000  # latents the density is fitted to: what a few seconds allow
 CONTEXT = 64  # width of the condition's embedding
 
 
@@ -41,6 +41,8 @@ class VAE(GenerativeModel):
         "large": {"width": 128, "dense": 2048, "blocks": 3},
     }
     batch_size = 32
+    concluded_on = 50_000
+    bf16 = True
     as_codec = {"latent": "auto", "density": "normal"}
     codec_share = 0.7  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
 

@@ -140,7 +140,7 @@ def findings(
         return []
     classes, intervals, runs = _of_training(training())
     found = [
-        _histogram("pitch_classes", pitch_classes, classes, made, held, seed),
+        _histogram("pitch classes", pitch_classes, classes, made, held, seed),
         _histogram("intervals", steps_of, intervals, made, held, seed),
         _groove(made, held, bar, seed),
         _copied(made, held, runs, seed),
@@ -158,7 +158,7 @@ def _of_training(pieces: Iterable[Score]) -> tuple[np.ndarray, np.ndarray, list[
 
 
 WORDS = {
-    "pitch_classes": "how much each note of the scale sounds",
+    "pitch classes": "how much each note of the scale sounds",
     "intervals": "how widely the voices move",
 }
 
@@ -218,14 +218,14 @@ def _mean(
 def _copied(made: Sequence[Score], held: Sequence[Score], runs: Sequence[np.ndarray], seed: int) -> Finding:
     own, others = (longest_shared([moves(p) for p in pieces], runs) + 1 for pieces in (made, held))
     words = f"The longest run a piece shares with a training piece, in any key, is {{:.1f}} notes{{}}; the longest of all is {own.max()}."
-    return _mean("copied_run", own.astype(float), others.astype(float), "near", seed, words, "{:.1f}")
+    return _mean("copied run", own.astype(float), others.astype(float), "near", seed, words, "{:.1f}")
 
 
 def _faults(made: Sequence[Score], held: Sequence[Score], voices: int, seed: int) -> list[Finding]:
     own, others = ([_rates(p, voices) for p in pieces] for pieces in (made, held))
     return [
         _mean(
-            f"rule_{n}",
+            f"{n} in 100 beats",
             [r[n] for r in own],
             [r[n] for r in others],
             "lower" if n in LOWER else "near",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ def prepare(
     split = _checked_split(split)
     listed = sources.listing(source)
     settings = dict(settings or {})
-    asked = {"modality": modality, "settings": settings, "split": split, "seed": seed}
+    asked = {"modality": modality, "settings": settings, "split": split, "seed": seed} | _named(settings)
     stamp = files.fingerprint([listed.stamp, sorted(listed.refused), asked])
     if standing := _standing(out, stamp):
         return standing
@@ -291,7 +291,7 @@ class _Work:
         self.progress("learning", 0, len(train))
         stored = self.stored
         self.modality.restore(fitted)
-        fitted |= self.modality.learn(lambda: (np.asarray(stored[i]) for i in train.tolist()))
+        fitted |= self.modality.learn(lambda: stored.once(train.tolist()))
         self.modality.restore(fitted)
         self.writer.tokens(stored, self.modality.encode, self.modality.space)
         return fitted
@@ -308,24 +308,18 @@ class _Work:
         for shard in self.stored:
             for start in range(0, len(shard), rows):
                 yield shard[start : start + rows]
-            _forget(shard)
+            corpus.forget(shard)
 
     def _load(self, numbers: np.ndarray) -> np.ndarray:
         found = corpus.take(self.stored, numbers)
         for shard in self.stored:
-            _forget(shard)
+            corpus.forget(shard)
         return found
 
 
 def _weight(content: Any) -> int:
     """Bytes that a piece takes while it is held; what cannot be told is too heavy to hold."""
     return 4 * len(content) if isinstance(content, str | bytes) else getattr(content, "nbytes", KEPT)
-
-
-def _forget(shard: np.ndarray) -> None:
-    """Give the pages of a memory-mapped shard back, so that a large corpus needs little memory."""
-    with suppress(AttributeError, OSError, ValueError):
-        shard._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 _to_json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # made once; `json.dumps` would make one a piece
@@ -355,6 +349,12 @@ def _standing(out: Path, stamp: str, key: str = "stamp") -> Corpus | None:
         if corpus.read_facts(out).get(key) == stamp:
             return Corpus.open(out)
     return None
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the files that settings name, such as a tokenizer.json: where one changes, the corpus does."""
+    found = {k: os.stat(v) for k, v in settings.items() if isinstance(v, str) and os.path.isfile(v)}
+    return {"files": {k: [s.st_size, s.st_mtime_ns] for k, s in found.items()}} if found else {}
 
 
 def _may_be_replaced(out: Path, source: Path) -> None:

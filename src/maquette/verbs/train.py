@@ -144,7 +144,13 @@ def choose(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, str]:
         return recipe, ""
     pieces, space = corpus.size("train"), corpus.spec.space
     side = max(space.axes) if space.kind == "grid" else 0
-    if space.kind == "tokens":
+    settings: dict[str, dict[str, Any]] = {}
+    if space.periods:
+        name, why = "transformer", "it writes voices one after the other, and its encoder looks ahead at what is kept"
+        settings = {"transformer": {"mode": "encoder-decoder"}}
+    elif space.ragged:
+        name, why = "transformer+ngram", "on small corpora the two together foretell better than either"
+    elif space.kind == "tokens":
         name, why = "transformer", "it is the model of token sequences"
     elif side > 40:
         name, why = (
@@ -158,7 +164,8 @@ def choose(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, str]:
             "vae",
             "for small pictures a VAE with a density fitted to its latents is nearest to the real ones for the time",
         )
-    return recipe.model_copy(update={"model": name}), f"model: {name}, because {why}"
+    models = {k: settings.get(k, {}) | recipe.models.get(k, {}) for k in settings | recipe.models}
+    return recipe.model_copy(update={"model": name, "models": models}), f"model: {name}, because {why}"
 
 
 def usual_place(corpus: Corpus, recipe: Recipe) -> Path:
