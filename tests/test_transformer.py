@@ -106,6 +106,8 @@ def test_what_the_folded_step_writes_is_what_the_model_writes(name: str, monkeyp
     model = kind(name, LABEL)
     ask = SampleRequest(tuple(range(6)), torch.tensor([[0.0], [1.0]]).repeat(3, 1), guidance=1.5, length=40)
     made = model.sample(ask)
+    with torch.inference_mode():
+        assert model.reader(ask).foldable
     monkeypatch.setattr(Reader, "foldable", False)
     assert torch.equal(made, model.sample(ask))
 
@@ -114,7 +116,7 @@ def test_many_pieces_are_the_same_as_few(monkeypatch: pytest.MonkeyPatch):
     model = kind("periods", LABEL)
     ask = SampleRequest(tuple(range(7)), torch.tensor([[1.0]]).repeat(7, 1), length=30)
     whole = model.sample(ask)
-    monkeypatch.setattr("maquette.models.transformer.ROWS", 3)
+    monkeypatch.setattr(Transformer, "_at_once", lambda self, request: 3)
     assert torch.equal(model.sample(ask), whole)
 
 

@@ -20,8 +20,8 @@ from maquette.nets.transformer import Decoder, Encoder, Table
 from maquette.nets.unmasking import drawn_keep, unmask
 from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest
 
-ROWS = 16  # pieces that a small decoder writes at once on a CPU, so that its keys and values stay in the processor's memory
-SMALL = 4_000_000  # numbers below which its weights stay there too, so that reading them more often costs nothing
+ROOM = 24 * 2**20  # bytes of a processor's cache that one may hope for
+FEWEST = 8  # pieces at once, below which a step is more calls than arithmetic
 FEW = ((200_000, 0.2), (1_000_000, 0.1))  # tokens of the train split below which dropout helps, and how much of it
 
 SMALL = 300_000  # tokens of the train split below which smaller batches, and so more steps, learn more in the same time
@@ -176,11 +176,16 @@ class Transformer(GenerativeModel):
         before it, the other modes from what stands after it too."""
         if self.model is None:
             return self._unmasked(request)
-        return in_parts(self.stream, request, self.spec.space, ROWS if self._small() else len(request))
+        return in_parts(self.stream, request, self.spec.space, self._at_once(request))
 
-    def _small(self) -> bool:
-        on_cpu = self.device.type == "cpu" and self.encoder is None
-        return on_cpu and sum(p.numel() for p in self.parameters()) < SMALL
+    def _at_once(self, request: SampleRequest) -> int:
+        """Pieces to write at once: all, or on a CPU what its cache holds of keys and values beside the weights, if that is not too few."""
+        if self.encoder is not None or self.device.type != "cpu":
+            return len(request)
+        weights = sum(p.numel() for p in self.parameters())
+        piece = 2 * self.length * self.model.width * len(self.model.layers) * (1 + (request.guidance != 1))
+        rows = (ROOM // 4 - weights) // piece
+        return rows if rows >= FEWEST else len(request)
 
     def stream(self, request: SampleRequest) -> Iterator[Tensor]:
         """The tokens (B,) of `sample`, one place after the other, as they are written."""

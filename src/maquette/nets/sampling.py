@@ -55,9 +55,10 @@ def collect(columns: Iterator[Tensor]) -> Tensor:
 
 
 def in_parts(
-    stream: Callable[[SampleRequest], Iterator[Tensor]], request: SampleRequest, space: Space, rows: int
+    stream: Callable[[SampleRequest], Iterator[Tensor]], request: SampleRequest, space: Space, most: int
 ) -> Tensor:
-    """(B, n): what `stream` writes of `rows` pieces, then of the next ones; shorter parts are padded with the end."""
+    """(B, n): what `stream` writes, at most `most` pieces at once, in parts of like size; shorter ones are padded with the end."""
+    rows = math.ceil(len(request) / math.ceil(len(request) / most))
     parts = [collect(stream(request.rows(a, a + rows))) for a in range(0, len(request), rows)]
     longest = max(part.shape[1] for part in parts)
     return torch.cat([F.pad(part, (0, longest - part.shape[1]), value=space.end) for part in parts])
