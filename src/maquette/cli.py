@@ -140,6 +140,7 @@ def generate(
     rules: Annotated[str, typer.Option(help="that always hold: rhyme; ranges,crossing,parallels")] = "",
     bars: Annotated[int | None, typer.Option(help="of music")] = None,
     length: Annotated[int | None, typer.Option(help="most tokens of a piece")] = None,
+    formats: Annotated[str, typer.Option("--format", help="what to write: png; mid,wav,musicxml,svg; txt,json")] = "",
     stream: Annotated[bool, typer.Option("--stream", help="show one text while it is written")] = False,
     interpolate: Annotated[tuple[int, int] | None, typer.Option(help="two seeds to walk between")] = None,
     frames: Annotated[int, typer.Option(help="of --interpolate")] = 24,
@@ -181,7 +182,8 @@ def generate(
     if interpolate:
         _walk(opened, interpolate, frames, wish, out, device)
     else:
-        _make(opened, n, wish, out, device)
+        wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
+        _make(opened, n, wish, out, device, wanted)
 
 
 @app.command()
@@ -256,16 +258,16 @@ def _watch(corpus: Any, recipe: Recipe, out: Path, loggers: tuple[str, ...]) -> 
     return finished
 
 
-def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto") -> None:
+def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto", formats: tuple[str, ...] = ()) -> None:
     from maquette.verbs.generate import generating, next_folder, save
 
     folder = out or next_folder(run)
-    pieces, paths = [], []
+    pieces = []
     for piece in generating(run, n, wish, device):
         pieces.append(piece)
-        paths += save([piece], folder)
+        save([piece], folder, formats)
     sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
-    typer.echo(f"pieces: {len(paths)} in {folder}\nsheet: {sheet}")
+    typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet}")
 
 
 def _stream(run: Run, wish: Any, device: str) -> None:

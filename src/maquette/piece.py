@@ -86,6 +86,9 @@ class Modality(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()  # of the files it reads, lower case with dot
     companions: ClassVar[tuple[str, ...]] = ()  # of files it reads beside those, such as labels
     likelihood: Likelihood = "gaussian"
+    formats: ClassVar[
+        tuple[str, ...]
+    ] = ()  # suffixes that `generate` writes of each piece; none: the first of `suffixes`
     pretty: ClassVar[str] = ""  # plural noun for sentences: "pictures"
     files: int = (
         0  # how many there are to read, once that is known: one long file may be read otherwise than many short ones

@@ -53,6 +53,7 @@ class Music(Modality):
     telling: ClassVar[tuple[str, ...]] = ("pitch classes", "copied run")
     suffixes: ClassVar[tuple[str, ...]] = (".mid", ".midi", ".musicxml", ".mxl", ".abc", ".krn", ".json")
     likelihood = "categorical"
+    formats: ClassVar[tuple[str, ...]] = (".mid", ".musicxml", ".wav")
     ragged: ClassVar[bool] = True
     pretty: ClassVar[str] = "pieces of music"
 

@@ -190,11 +190,12 @@ def like(facts: Mapping[str, Any], run: Run) -> Wish:
     return Wish(**facts["wish"])
 
 
-def save(pieces: Sequence[Piece], folder: Path, suffix: str = "") -> list[Path]:
-    """Each piece as one file named by its seed and condition."""
+def save(pieces: Sequence[Piece], folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
+    """Each piece named by its seed and condition, in every format asked for; none: what the modality usually writes."""
     assert pieces and pieces[0].modality is not None
-    suffix = suffix or pieces[0].modality.suffixes[0]
-    return [piece.save(folder / f"{_name(piece)}{suffix}") for piece in pieces]
+    modality = pieces[0].modality
+    wanted = suffixes or modality.formats or modality.suffixes[:1]
+    return [piece.save(folder / f"{_name(piece)}{suffix}") for piece in pieces for suffix in wanted]
 
 
 def _name(piece: Piece) -> str:
