@@ -59,7 +59,8 @@ def chorales(protocol: str, folder: Path, **changes: object) -> tuple[Corpus, Mu
             writer.add(frames(roll) if protocol == "quarter" else steps(roll), b'{"shift": "0"}\n')
     music.restore({"voices": settings["voices"], "context": music.context, "polyphony": 4, "numbers": {}, "fields": []})
     writer.tokens(writer.close(), lambda x: x, music.space)
-    condition = Condition(music.fields()) if music.fields() else None
+    told = [f for f in music.fields() if f.name == "shift"]
+    condition = Condition(told) if told else None
     spec = DataSpec(music.space, condition, "categorical", writer.count(splits["train"]))
     counts = {split: len(numbers) for split, numbers in splits.items()}
     zero = None if condition is None else np.tile(condition.encode({"shift": "0"}), (len(writer), 1))

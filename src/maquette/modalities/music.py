@@ -149,8 +149,14 @@ class Music(Modality):
         return self._space
 
     def fields(self) -> list[Column]:
-        """Fields beside those that are fitted: by how much a training piece was moved, which `augment` says."""
-        return [Column("shift", "label", tuple(str(s) for s in self.shifts))] if len(self.shifts) > 1 else []
+        """Fields beside those that are fitted: by how much a training piece was moved, which `augment` says, and the tonic, of which so all
+        twelve are learnt."""
+        if len(self.shifts) < 2:
+            return []
+        return [
+            Column("key", "label", tuple(sorted(harmony.TONICS))),
+            Column("shift", "label", tuple(str(s) for s in self.shifts)),
+        ]
 
     def advice(self) -> list[str]:
         found, pieces = [], self.fitted.get("pieces", FEW)
