@@ -24,7 +24,7 @@ test: $(STAMP)-test
 
 # every benchmark writes benchmarks/results/<name>.json; `docs` puts the figures into the pages
 bench: $(STAMP)-test
-	for name in startup prepare overhead resume images; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in startup prepare overhead resume images text chorales forms sampling; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: $(STAMP)-test
 	$(BIN)/python docs/tables.py

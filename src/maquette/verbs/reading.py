@@ -25,6 +25,7 @@ from maquette.verbs.generate import condition_of
 MOST = 200  # pieces that are written where nothing else is asked
 TOKENS = 40_000  # about as many are written at most
 JUDGED = 400  # held-out pieces whose likelihood is taken at most
+LEARNT = 20_000  # tokens of training pieces whose likelihood is taken, about
 SHOWN = 6  # pieces on the page beside as many held-out ones
 
 
@@ -88,7 +89,8 @@ def likelihoods(run: Run, corpus: Corpus, modality: Modality, seed: int, device:
     unit = next(iter(counts))
     if corpus.spec.condition is not None:
         yield _told_nothing(model, corpus, unit, counts[unit], float(floor.sum() / counts[unit].sum()), seed)
-    known, learnt = piece_nats(model, corpus, "train", JUDGED)  # type: ignore[arg-type]
+    some = max(1, round(LEARNT * corpus.size("train") / corpus.tokens_of("train")))
+    known, learnt = piece_nats(model, corpus, "train", min(some, JUDGED))  # type: ignore[arg-type]
     value, low, high = ratio(learnt, units_of(corpus, modality, known)[unit], seed)
     held = float(nats.sum() / counts[unit].sum())
     sentence = f"Training pieces cost {value:.3f} nats a {unit}, held-out ones {held:.3f}: the wider apart, the more was learnt by heart."
