@@ -126,8 +126,9 @@ class Transformer(GenerativeModel):
         asked = self.spec.space.counted(batch.x)
         if keep is not None:
             asked = asked & ~keep if bool((asked & ~keep).any()) else asked
-        logits = self.head(self.hidden(batch, keep)[asked])
-        return Losses({"nats_per_token": F.cross_entropy(logits.float(), batch.x[asked])})
+        place, target = chosen(asked, batch.x)
+        logits = self.head(self.hidden(batch, keep).flatten(0, 1)[place])
+        return Losses({"nats_per_token": F.cross_entropy(logits.float(), target)})
 
     def hidden(self, batch: Batch, keep: Tensor | None = None) -> Tensor:
         """(B, n, width): what is known of each token before it is read; keep (B, n) bool: what the encoder may see."""
@@ -289,3 +290,15 @@ def usual_dropout(tokens: int) -> float:
     (0.2, 0.0, 0.0)
     """
     return next((rate for most, rate in FEW if 0 < tokens < most), 0.0)
+
+
+def chosen(asked: Tensor, x: Tensor, step: int = 256) -> tuple[Tensor, Tensor]:
+    """asked, x (B, n) -> flat places (M,) of what is asked and the tokens there, filled up to a multiple of `step` with tokens that count
+    nothing (-100): products of ever new sizes are slow to begin and fill the memory.
+
+    >>> chosen(torch.tensor([[True, False, True]]), torch.tensor([[5, 6, 7]]), 4)
+    (tensor([0, 2, 0, 0]), tensor([   5,    7, -100, -100]))
+    """
+    place = asked.flatten().nonzero().squeeze(1)
+    more = -len(place) % step
+    return F.pad(place, (0, more)), F.pad(x.flatten()[place], (0, more), value=-100)
