@@ -30,13 +30,14 @@ from results import data, update
 
 from maquette import catalog
 from maquette.condition import Condition
-from maquette.corpus import Corpus, RaggedWriter
+from maquette.corpus import Corpus
 from maquette.loop import loop, make_plan, seed_everything
 from maquette.modalities.music import Music
 from maquette.recipe import make_recipe, settle
 from maquette.scores import layout
 from maquette.space import Batch, DataSpec, Model
 from maquette.verbs.drive import Budget
+from maquette.writing import RaggedWriter
 
 SEED = 0
 PROTOCOLS = {

@@ -20,9 +20,10 @@ import torch
 from results import update
 
 from maquette.catalog import find
-from maquette.corpus import Corpus, CorpusWriter
+from maquette.corpus import Corpus
 from maquette.loop import loop, make_plan, seed_everything
 from maquette.space import Batch, DataSpec, Model, Space
+from maquette.writing import CorpusWriter
 
 TURNS, STEPS, SEED = 15, 20, 0
 SPACES = {

@@ -26,14 +26,16 @@ from peers import nanogpt
 from results import data, update
 
 from maquette import catalog
-from maquette.corpus import Corpus, Ragged, RaggedWriter
+from maquette.corpus import Corpus
 from maquette.likelihood import piece_nats
 from maquette.loop import loop, make_plan, seed_everything
 from maquette.nets.blend import mixed
 from maquette.partners import Partners
+from maquette.ragged import Ragged
 from maquette.recipe import make_recipe, settle
 from maquette.space import DataSpec, Model, Space
 from maquette.verbs.drive import Budget
+from maquette.writing import RaggedWriter
 
 SEED = 0
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from maquette import catalog
-from maquette.corpus import Corpus, CorpusWriter
+from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, SettingError, SpaceError
 from maquette.features import Judge, Pixels, Task, judge_of, posed, steps, task, train_judge, turns
 from maquette.page import number
@@ -21,6 +21,7 @@ from maquette.recipe import make_recipe
 from maquette.space import Batch, DataSpec, Space
 from maquette.verbs.audit import as_written, assess, audit, write
 from maquette.verbs.train import train
+from maquette.writing import CorpusWriter
 
 WORK = 300_000  # a judge of a few steps
 

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from maquette import corpus as module
-from maquette import files
+from maquette import files, writing
 from maquette.condition import Condition, Field
-from maquette.corpus import SPLITS, Corpus, CorpusWriter
+from maquette.corpus import Corpus
 from maquette.errors import CorpusError, SettingError, StorageError, UnknownName
 from maquette.space import Batch, DataSpec, Space
+from maquette.splitting import SPLITS
+from maquette.writing import CorpusWriter
 
 
 def make(folder, count=20, space=None, kind=np.uint8, conditioned=True):
@@ -108,7 +110,7 @@ def test_augmentation_is_a_function_of_the_batch_and_leaves_the_global_chance_al
 
 
 def test_many_shards_read_like_one_in_memory_and_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD", 4 * 3)  # three pieces a shard
+    monkeypatch.setattr(writing, "SHARD", 4 * 3)  # three pieces a shard
     c = make(tmp_path)
     assert len(list(tmp_path.glob("shard-*.npy"))) == 7
     index = np.array([19, 0, 4, 4, 18])
@@ -159,4 +161,4 @@ def test_a_full_disk_is_said_in_words():
     if not full.exists():
         pytest.skip("this system has no /dev/full")
     with pytest.raises(StorageError, match="the disk is full"), files.full_disk_in_words(full):
-        module.save(full, np.zeros(1 << 16))
+        writing.save(full, np.zeros(1 << 16))

@@ -529,7 +529,7 @@ def test_a_prepare_that_fails_leaves_the_old_corpus_and_no_rubbish(tmp_path, mon
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("maquette.corpus.save", full)
+    monkeypatch.setattr("maquette.writing.save", full)
     with pytest.raises(
         StorageError, match=r"the disk is full: .*/out could not be written; what was there before is untouched"
     ):

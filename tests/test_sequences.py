@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from maquette.condition import Condition, Field
-from maquette.corpus import Corpus, RaggedWriter
+from maquette.corpus import Corpus
 from maquette.likelihood import piece_nats
 from maquette.loop import loop, make_plan
 from maquette.models.transformer import Transformer
 from maquette.space import Batch, DataSpec, SampleRequest, Space
+from maquette.writing import RaggedWriter
 
 END = 0
 

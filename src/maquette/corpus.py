@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import copy
 import json
-import mmap
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +23,12 @@ from torch import Tensor
 
 from maquette import files
 from maquette.errors import CorpusError, SettingError, UnknownName
-from maquette.space import Batch, DataSpec, Space
+from maquette.ragged import Ragged, Windows
+from maquette.space import Batch, DataSpec
 from maquette.splitting import SPLITS
+from maquette.writing import VERSION
 
-VERSION = 1
 IN_MEMORY = 1 << 30  # bytes; a larger corpus stays memory-mapped
-SHARD = 64 << 20  # bytes of one shard
 WIDTHS = 10  # that windows are padded to: products of ever new sizes are slow to begin and fill the memory
 Augment = Callable[[Batch], Batch]
 
@@ -278,78 +275,6 @@ class _Order:
         return self.order
 
 
-class Ragged(NamedTuple):
-    """Sequences of any length end to end: sequence i is flat[starts[i]:starts[i + 1]]."""
-
-    flat: np.ndarray
-    starts: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, i: int) -> np.ndarray:  # type: ignore[override]
-        return self.flat[int(self.starts[i]) : int(self.starts[i + 1])]
-
-    @property
-    def sizes(self) -> np.ndarray:
-        return np.diff(self.starts)
-
-    def once(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
-        """These sequences; what was read of a memory-mapped file is given back from time to time."""
-        passed = 0
-        for i in numbers:
-            yield np.asarray(self[i])
-            passed += int(self.starts[i + 1] - self.starts[i]) * self.flat.itemsize
-            if passed > SHARD:
-                forget(self.flat)
-                passed = 0
-        forget(self.flat)
-
-
-class Windows:
-    """The endless order of windows into pieces of any length; batch k is a function of (seed, k) alone.
-
-    A piece that fits is one window. A longer one is cut at places drawn anew each epoch, so that each token is seen about once;
-    its first and its last window are whole. Windows of like length are dealt together: no piece ever reads another, and little is padding.
-    """
-
-    NEAR = 16  # batches whose windows are sorted by length among themselves
-
-    def __init__(self, sizes: np.ndarray, numbers: np.ndarray, space: Space, batch_size: int, seed: int):
-        self.length, self.align = space.shape[0], (space.periods or (1,))[-1]
-        self.numbers, self.sizes, self.batch_size, self.seed = numbers, sizes[numbers], batch_size, seed
-        self.counts = -(-self.sizes // self.length)
-        self.batches, self.epoch = max(1, int(self.counts.sum()) // batch_size), -1
-
-    def at(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(number of the piece, first token) of the windows of batch k, (B,) each."""
-        epoch, place = divmod(k, self.batches)
-        if epoch != self.epoch:
-            self.epoch, self.order = epoch, self._dealt(np.random.default_rng([self.seed, epoch]))
-        return tuple(column[place * self.batch_size : (place + 1) * self.batch_size] for column in self.order)  # type: ignore[return-value]
-
-    def _dealt(self, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        piece = np.repeat(np.arange(len(self.numbers)), self.counts)
-        within = np.arange(len(piece)) - np.repeat(self.counts.cumsum() - self.counts, self.counts)
-        last = -(-np.maximum(self.sizes - self.length, 0) // self.align)[piece]  # in units of `align`, as is the place
-        spread = (within + chance.random(len(self.numbers))[piece]) / self.counts[piece]
-        wanted = (spread * self.sizes[piece] - self.length / 2) // self.align
-        first = np.clip(wanted.astype(np.int64), 0, last) * self.align
-        order = np.resize(chance.permutation(len(piece)), self.batches * self.batch_size)
-        shown = np.minimum(self.sizes[piece] - first, self.length)
-        if shown.min() < shown.max():
-            order = self._alike(order, shown, chance)
-        return self.numbers[piece[order]], first[order]
-
-    def _alike(self, order: np.ndarray, shown: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        """The same order with windows of like length in the same batch."""
-        found = []
-        for part in np.split(order, range(self.NEAR * self.batch_size, len(order), self.NEAR * self.batch_size)):
-            batches = part[np.argsort(shown[part], kind="stable")].reshape(-1, self.batch_size)
-            found.append(batches[chance.permutation(len(batches))].reshape(-1))
-        return np.concatenate(found)
-
-
 def _augmented(batch: Batch, augment: Augment, seed: int) -> Batch:
     with torch.random.fork_rng(devices=[]):  # the loop's own chance must not depend on whether pieces are augmented
         torch.manual_seed(seed % (2**63 - 1))
@@ -374,12 +299,6 @@ def take(shards: list[np.ndarray], index: np.ndarray) -> np.ndarray:
     return found
 
 
-def forget(mapped: np.ndarray) -> None:
-    """Give the pages of a memory-mapped array back, so that a large corpus needs little memory."""
-    with suppress(AttributeError, OSError, ValueError):
-        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-
-
 def read_facts(path: Path) -> dict[str, Any]:
     """corpus.json of a folder. Raises CorpusError."""
     path = Path(path)
@@ -395,146 +314,3 @@ def read_facts(path: Path) -> dict[str, Any]:
             f"{path} is a corpus of version {version}, this is version {VERSION}; run `maquette prepare` again"
         )
     return facts
-
-
-class Lines:
-    """What is known of each piece: one JSON line each in pieces.jsonl, and where it starts."""
-
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.lines: list[bytes] = []
-        self.offsets = array("Q", [0])
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def add(self, line: bytes) -> None:
-        self.lines.append(line)
-        self.offsets.append(self.offsets[-1] + len(line))
-        if len(self.lines) >= 1 << 14:
-            self.flush()
-
-    def flush(self) -> None:
-        with (self.folder / "pieces.jsonl").open("ab") as stream:
-            stream.writelines(self.lines)
-        self.lines = []
-
-    def close(self) -> None:
-        self.flush()
-        save(self.folder / "offsets.npy", np.frombuffer(self.offsets, np.uint64))
-
-
-class CorpusWriter:
-    """Fills a folder piece by piece, all of one shape; `finish` writes corpus.json last."""
-
-    def __init__(self, folder: Path, space: Space, dtype: np.dtype | type):
-        self.folder, self.lines = Path(folder), Lines(folder)
-        rows = max(1, SHARD // max(1, space.elements * np.dtype(dtype).itemsize))
-        self.rows = min(rows, 1 << 16)
-        self.shards: list[Path] = []
-        self.buffer = np.empty((self.rows, *space.shape), dtype)
-        self.filled = 0
-
-    def add(self, content: np.ndarray, line: bytes) -> None:
-        """content (*space.shape); line: the facts as one JSON line with its end."""
-        self.buffer[self.filled] = content
-        self.filled += 1
-        self.lines.add(line)
-        if self.filled == self.rows:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.filled:
-            path = self.folder / f"shard-{len(self.shards):05d}.npy"
-            save(path, self.buffer[: self.filled])
-            self.shards.append(path)
-            self.filled = 0
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def close(self) -> list[np.ndarray]:
-        """The shards, memory-mapped."""
-        self.flush()
-        self.lines.close()
-        return [np.load(p, mmap_mode="r", allow_pickle=False) for p in self.shards]
-
-    def finish(self, splits: Mapping[str, np.ndarray], conditions: np.ndarray | None, facts: Mapping[str, Any]) -> None:
-        finish(self.folder, splits, conditions, facts)
-
-
-class RaggedWriter:
-    """Fills a folder piece by piece, each of its own length; `tokens` makes the content into tokens once that is known."""
-
-    def __init__(self, folder: Path, dtype: np.dtype | type):
-        self.folder, self.lines, self.dtype = Path(folder), Lines(folder), np.dtype(dtype)
-        self.starts = array("q", [0])
-        self.stream = (self.folder / "stored.bin").open("wb")
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def add(self, content: np.ndarray, line: bytes) -> None:
-        """content (n,), n > 0"""
-        self.stream.write(np.ascontiguousarray(content, self.dtype).data)
-        self.starts.append(self.starts[-1] + len(content))
-        self.lines.add(line)
-
-    def close(self) -> Ragged:
-        """The content, memory-mapped."""
-        self.stream.close()
-        self.lines.close()
-        return Ragged(np.memmap(self.folder / "stored.bin", self.dtype, "r"), np.array(self.starts))
-
-    def tokens(self, stored: Ragged, encode: Callable[[np.ndarray], np.ndarray], space: Space) -> None:
-        """tokens.npy and starts.npy in place of the content. The tokens pass by and are never held."""
-        kind, starts = np.dtype(np.uint16 if space.vocabulary <= 1 << 16 else np.int32), array("q", [0])
-        close = np.array([space.end], kind)
-        with (self.folder / "tokens.npy").open("wb") as stream:
-            _write_header(stream, 0, kind)
-            for content in stored.once(range(len(stored))):
-                made = encode(content).astype(kind)
-                stream.write(made.data)
-                stream.write(close.data)
-                starts.append(starts[-1] + len(made) + 1)
-            stream.seek(0)
-            _write_header(stream, starts[-1], kind)  # numpy leaves room for the number to grow
-        files.sync(self.folder / "tokens.npy")
-        self.starts = starts
-        save(self.folder / "starts.npy", np.array(starts))
-        (self.folder / "stored.bin").unlink()
-
-    def count(self, numbers: np.ndarray) -> int:
-        """Tokens of these pieces, ends included."""
-        return int(np.diff(np.array(self.starts))[numbers].sum())
-
-    def finish(self, splits: Mapping[str, np.ndarray], conditions: np.ndarray | None, facts: Mapping[str, Any]) -> None:
-        finish(self.folder, splits, conditions, facts)
-
-
-def finish(
-    folder: Path, splits: Mapping[str, np.ndarray], conditions: np.ndarray | None, facts: Mapping[str, Any]
-) -> None:
-    """The splits, the conditions, and at last corpus.json."""
-    for name in SPLITS:
-        save(folder / f"{name}.npy", np.sort(splits[name]).astype(np.int64))
-    if conditions is not None:
-        save(folder / "conditions.npy", conditions.astype(np.float32))
-    files.write_json(folder / "corpus.json", {"version": VERSION, **facts})
-
-
-def _write_header(stream: IO[bytes], count: int, kind: np.dtype) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(stream, header)
-
-
-def save(path: Path, content: np.ndarray) -> None:
-    """One .npy file, on the disk when this returns.
-
-    `np.save` loses the errno of a full disk, so the bytes are written here.
-    """
-    content = np.ascontiguousarray(content)
-    with path.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(content))
-        stream.write(content.reshape(-1).view(np.uint8).data if content.size else b"")
-    files.sync(path)

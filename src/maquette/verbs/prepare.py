@@ -19,13 +19,15 @@ import torch
 from maquette import catalog, corpus, duplicates, files, sources
 from maquette.building import building
 from maquette.condition import Condition, fit_condition
-from maquette.corpus import SPLITS, Corpus, CorpusWriter, Ragged, RaggedWriter
+from maquette.corpus import Corpus
 from maquette.errors import ContentError, CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
 from maquette.piece import Modality, Piece
+from maquette.ragged import Ragged, forget
 from maquette.sources import Found, Refused
 from maquette.space import Batch, Codec, DataSpec
-from maquette.splitting import split_groups
+from maquette.splitting import SPLITS, split_groups
 from maquette.verbs import doctor
+from maquette.writing import CorpusWriter, RaggedWriter
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0: not known)
 BOOKKEEPING = {
@@ -311,12 +313,12 @@ class _Work:
         for shard in self.stored:
             for start in range(0, len(shard), rows):
                 yield shard[start : start + rows]
-            corpus.forget(shard)
+            forget(shard)
 
     def _load(self, numbers: np.ndarray) -> np.ndarray:
         found = corpus.take(self.stored, numbers)
         for shard in self.stored:
-            corpus.forget(shard)
+            forget(shard)
         return found
 
 
