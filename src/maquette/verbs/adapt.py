@@ -31,6 +31,7 @@ def adapting(
     *,
     method: str = "full",
     minutes: float | None = None,
+    steps: int | None = None,
     seed: int | None = None,
     given: Mapping[str, Any] | None = None,
     loggers: tuple[str, ...] = (),
@@ -39,7 +40,7 @@ def adapting(
 
     Raises SettingError, SpaceError, RunError, CorpusError.
     """
-    recipe = adapted(run, method, minutes, seed, given or {})
+    recipe = adapted(run, method, given or {}, minutes=minutes, steps=steps, seed=seed)
     fitted = fitted_to(run, corpus)
     if fitted.size("train") < FEWEST:
         raise SettingError(
@@ -48,9 +49,17 @@ def adapting(
     yield from training(fitted, recipe, out, loggers=loggers)
 
 
-def adapted(run: Run, method: str, minutes: float | None, seed: int | None, given: Mapping[str, Any]) -> Recipe:
+def adapted(
+    run: Run,
+    method: str,
+    given: Mapping[str, Any],
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+) -> Recipe:
     """The recipe of the adapted run: the base's, from its weights, by `method`."""
-    train = {**run.recipe.train, "steps": None}
+    train = {**run.recipe.train, "steps": steps}
     return run.recipe.model_copy(
         update={
             "start": str(run.path),
