@@ -17,6 +17,7 @@ _HOMES = {
     "prepare": "api",
     "train": "api",
     "adapt": "api",
+    "tune": "api",
     "generate": "api",
     "audit": "api",
     "create": "api",

@@ -37,6 +37,7 @@ class VQVAE(Model):
         "medium": {"width": 96, "blocks": 1},
         "large": {"width": 128, "blocks": 2},
     }
+    search = {"blocks": [0, 1]}
     batch_size = 32
     enters: ClassVar[Mapping[str, str]] = {"encoder.0": "encoder"}
     codec_share: ClassVar[float] = 0.28  # of the time of both stages: the prior has more to learn
