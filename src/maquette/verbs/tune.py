@@ -26,6 +26,7 @@ from maquette.verbs.train import choose, training
 from maquette.verbs.tuned import Tuned, summary
 
 LOOKS = (0.3, 0.6)  # shares of a trial after which it may be cut short
+DEAR = 0.15  # of the training of a trial: a look that costs more is not worth it
 TRIALS_SHARE = 0.8  # of the time; the rest is for repeats with other seeds
 TRAINING_SHARE = 0.8  # of a trial's time; the rest is for judging
 LEAST = 3.0  # seconds of training below which a trial says nothing
@@ -98,6 +99,7 @@ class Work:
     minutes: float | None  # of training a trial; None: train.steps decides
     end: float
     spent: list[float] = field(default_factory=list)  # seconds of each whole trial
+    looked: list[float] = field(default_factory=list)  # seconds of each look at a model on its way
 
     @property
     def words(self) -> str:
@@ -110,6 +112,19 @@ class Work:
         """For one more trial, as far as those before tell."""
         usual = 60 * self.minutes / TRAINING_SHARE if self.minutes else 0.0
         return self.end - time.monotonic() >= 0.9 * max([usual, *self.spent[-3:]])
+
+    def look(self, now: Any, run: Run) -> float:
+        """The figure of a model on its way."""
+        start = time.monotonic()
+        value = self.yardstick.of(on_its_way(now, self.corpus, run), run)
+        self.looked.append(time.monotonic() - start)
+        return value
+
+    @property
+    def looks(self) -> tuple[float, ...]:
+        """None where a look costs more than cutting trials short can save."""
+        dear = self.minutes and self.looked and min(self.looked[-4:]) > DEAR * 60 * self.minutes
+        return () if dear else LOOKS
 
     def trial_recipe(self, params: dict[str, Any], seed: int) -> Recipe:
         """One thread, so that trials are alike however many processes there are."""
@@ -210,7 +225,7 @@ def measured(
     work: Work, recipe: Recipe, place: Path, hopeless: Callable[[int, float], bool] = lambda percent, value: False
 ) -> float | None:
     """Train a run, or go on with it, and take its figure; None where `hopeless` cut it short. Raises KeyboardInterrupt when asked to stop."""
-    looks, stage = list(LOOKS), judged_stage(recipe)
+    looks, stage = list(work.looks), judged_stage(recipe)
     with closing(training(work.corpus, recipe, place)) as events:  # type: ignore[type-var]
         for event in events:
             if event.news.startswith("stopped"):
@@ -221,7 +236,7 @@ def measured(
             percent = round(100 * max(look for look in looks if look <= done))
             looks = [look for look in looks if look > done]
             run = Run.open(place)
-            if hopeless(percent, work.yardstick.of(on_its_way(event.state, work.corpus, run), run)):
+            if hopeless(percent, work.look(event.state, run)):
                 return None
     run = Run.open(place)
     return work.yardstick.of(at_its_end(run), run)
