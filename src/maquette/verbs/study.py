@@ -137,13 +137,18 @@ class Study:
         """A repeat of these settings with another seed; None where there is one."""
         with self.alone():
             self.sweep()
-            wanted = {"params": dict(params), "seed": seed}
-            if any(t.user_attrs == wanted and t.state.name != "FAIL" for t in self.repeats.get_trials(deepcopy=False)):
+            if self.repeated(params, seed):
                 return None
             trial = self._hold(self.repeats, self.repeats.ask())
-            for name, value in wanted.items():
-                trial.set_user_attr(name, value)
+            trial.set_user_attr("params", dict(params))
+            trial.set_user_attr("seed", seed)
             return trial
+
+    def repeated(self, params: Mapping[str, Any], seed: int) -> bool:
+        """Whether these settings were repeated with this seed, or are just now."""
+        wanted = {"params": dict(params), "seed": seed}
+        tried = self.repeats.get_trials(deepcopy=False)
+        return any(t.user_attrs == wanted and t.state.name != "FAIL" for t in tried)
 
     def _hold(self, study: Any, trial: Any) -> Any:
         stream = self._lock_of(study, trial.number).open("a")

@@ -108,10 +108,10 @@ class Work:
             f"each trial: {length} on one thread; searched: {', '.join(self.search)}; judged by {self.yardstick.words}"
         )
 
-    def has_time(self) -> bool:
-        """For one more trial, as far as those before tell."""
+    def has_time(self, count: int = 1) -> bool:
+        """For so many more trials, as far as those before tell."""
         usual = 60 * self.minutes / TRAINING_SHARE if self.minutes else 0.0
-        return self.end - time.monotonic() >= 0.9 * max([usual, *self.spent[-3:]])
+        return self.end - time.monotonic() >= 0.9 * count * max([usual, *self.spent[-3:]])
 
     def look(self, now: Any, run: Run) -> float:
         """The figure of a model on its way."""
@@ -264,9 +264,10 @@ def plain(value: Any) -> str:
 def _repeats(work: Work) -> Iterator[str]:
     """The usual settings and the best ones with other seeds, in turn, as far as the time allows: what luck alone does."""
     for seed in range(work.recipe.seed + 1, work.recipe.seed + 1 + REPEATS):
-        for params in _candidates(work):
-            if not work.has_time():
-                return
+        wanted = [params for params in _candidates(work) if not work.study.repeated(params, seed)]
+        if not work.has_time(len(wanted)):  # one without the other says little
+            return
+        for params in wanted:
             if trial := work.study.repeat(params, seed):
                 value = _again(work, trial, params, seed)
                 which = "usual" if params == rounded(work.usual) else "best"

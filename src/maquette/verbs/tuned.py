@@ -97,6 +97,8 @@ def _luck(repeats: tuple[tuple[float, ...], ...], same: bool, fails: bool) -> st
     if same:
         again = f" Other seeds give {usual}." if usual else ""
         return f"Nothing that was tried beats the usual settings.{again}"
+    if usual and not best:
+        return f"The usual settings give {usual} with other seeds; the best were not repeated yet, and the same line again does."
     if not all(repeats):
         return "The time did not allow to repeat the best with another seed, so a part of its lead may be luck; the same line again does."
     told = f"With other seeds the best settings give {best}, the usual ones {usual}"
