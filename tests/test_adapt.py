@@ -11,12 +11,13 @@ from conftest import draw
 from test_train import same, tiny, weights
 
 from maquette.corpus import Corpus
-from maquette.errors import RunError, SettingError, UnknownName
+from maquette.errors import CorpusError, RunError, SettingError, UnknownName
 from maquette.prior import prior_of
 from maquette.recipe import make_recipe
 from maquette.run import Run
 from maquette.starting import warm
 from maquette.verbs.adapt import adapt, adapting
+from maquette.verbs.audit import audit
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.generate import Wish, generate
 from maquette.verbs.prepare import prepare
@@ -160,3 +161,10 @@ def test_a_masked_encoder_becomes_a_decoder(tmp_path: Path) -> None:
     taken = run.facts["start"]["taken"]
     assert "model.layers.0.self_attn.q_proj.weight" in taken and "lm_head.weight" in taken
     assert "model.start" in run.facts["start"]["new"]
+
+
+def test_a_run_is_compared_with_a_corpus_it_was_not_trained_on(base: Run, squares: Corpus) -> None:
+    made = audit(base, against=squares, samples=48)
+    assert made.page.parent.name == "audit-squares" and made.page.is_file()
+    with pytest.raises(CorpusError, match="is not the corpus"):
+        audit(base, fitted_to(base, squares))

@@ -213,13 +213,14 @@ def generate(
 def audit(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     corpus: Annotated[Path | None, typer.Option(help="the corpus, where it has moved")] = None,
+    against: Annotated[Path | None, typer.Option(help="another corpus to compare it with")] = None,
     out: Out = None,
     samples: Annotated[
         int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
     ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are."""
-    _audit(_run_at(run), corpus, out, samples)
+    _audit(_run_at(run), corpus, out, samples, against)
 
 
 @app.command()
@@ -322,11 +323,14 @@ def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | 
     typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet}\nanimation: {film}")
 
 
-def _audit(run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None) -> None:
+def _audit(
+    run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None, against: Path | None = None
+) -> None:
     from maquette.corpus import Corpus
     from maquette.verbs.audit import audit as verb
 
-    made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out)
+    opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
+    made = verb(run, opened, against=other, samples=samples, out=out)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
 
