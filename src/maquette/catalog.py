@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from maquette.errors import SettingError, UnknownName
 
 
+WINGS = ("models", "pretext", "tasks")  # where what can be trained lies
+
+
 def names(wing: str) -> list[str]:
     """The names in a wing ("models", "modalities", ...): its files, without importing one of them."""
     folder = Path(__file__).parent / wing
@@ -34,6 +37,14 @@ def find(wing: str, name: str) -> type:
     if name not in names(wing):
         raise UnknownName(wing.removesuffix("s").replace("modalitie", "modality"), name, names(wing))
     return _only_class(importlib.import_module(f"maquette.{wing}.{name}"), name)
+
+
+def trainable(name: str) -> type:
+    """The class of what the loop can train, in whichever wing it lies; names are unique over them. Raises UnknownName."""
+    wing = next((w for w in WINGS if name in names(w)), WINGS[0])
+    if wing == WINGS[0] and not name.endswith(".py") and name not in names(wing):
+        raise UnknownName("model", name, [n for w in WINGS for n in names(w)])
+    return find(wing, name)
 
 
 def _only_class(module: Any, name: str) -> type:

@@ -71,7 +71,7 @@ def settle(recipe: Recipe) -> Recipe:
             raise UnknownName("table under [models]", name, stems)
     models = {}
     for place, name in enumerate(recipe.stages):
-        kind = catalog.find("models", name)
+        kind = catalog.trainable(name)
         usual = kind.sizes.get(recipe.size, {}) | (kind.as_codec if place < len(recipe.stages) - 1 else {})
         models[Path(name).stem] = catalog.check(kind, {**usual, **recipe.settings_of(name)}, Path(name).stem)
     train = catalog.check(plan, {**recipe.train, "seed": recipe.seed}, "train")
@@ -119,7 +119,7 @@ def _home(key: str, recipe: Recipe, data: dict[str, Any]) -> tuple[dict[str, Any
     scalars = [name for name in Recipe.model_fields if name not in ("prepare", "models", "train")]
     if key in scalars:
         return data, key
-    kinds = {Path(name).stem: catalog.find("models", name) for name in recipe.stages if name != "auto"}
+    kinds = {Path(name).stem: catalog.trainable(name) for name in recipe.stages if name != "auto"}
     owners = {
         name: data["models"].setdefault(name, {})
         for name, kind in kinds.items()

@@ -135,7 +135,7 @@ class Run:
     def build(self) -> Model:
         """The model of this run with fresh weights (chance from torch's global generator)."""
         name = self.stage
-        return catalog.find("models", name)(self.spec, **self.recipe.settings_of(name))
+        return catalog.trainable(name)(self.spec, **self.recipe.settings_of(name))
 
     def load_model(self, device: str = "cpu") -> Model:
         """The model with its averaged weights, ready to sample: the best on validation where that was looked at, else the newest.

@@ -13,7 +13,7 @@ from maquette import catalog
 from maquette.errors import ContentError, UnknownName
 from maquette.files import read_json
 
-WINGS = ("modalities", "models")
+WINGS = ("modalities", "models", "pretext")
 
 
 def show(what: str | None) -> None:
@@ -34,6 +34,7 @@ def _headings() -> dict[str, Any]:
     return {
         "modalities": lambda: catalog.names("modalities"),
         "models": lambda: catalog.names("models"),
+        "pretext": lambda: catalog.names("pretext"),
         "recipes": lambda: _found("recipes", "**/*.toml", lambda p: p),
         "corpora": lambda: _found("corpora", "*/corpus.json", lambda p: p.parent),
         "runs": lambda: _found("runs", "*/run.json", lambda p: p.parent),

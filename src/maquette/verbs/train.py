@@ -73,7 +73,7 @@ def _stages(
 
 def has_partner(recipe: Recipe) -> bool:
     """Whether the second name is no model on codes but one beside the first, as in transformer+ngram."""
-    return len(recipe.stages) == 2 and getattr(catalog.find("models", recipe.stages[1]), "partner", False)
+    return len(recipe.stages) == 2 and getattr(catalog.trainable(recipe.stages[1]), "partner", False)
 
 
 def _partners(
@@ -99,7 +99,7 @@ def fit_gate(run: Run, corpus: Corpus) -> None:
 
 def _halves(recipe: Recipe) -> tuple[Recipe, Recipe]:
     """The recipe of the codec and of the model on its codes; the codec's class says which share of the time it should get."""
-    share = getattr(catalog.find("models", recipe.stages[0]), "codec_share", 0.4)
+    share = getattr(catalog.trainable(recipe.stages[0]), "codec_share", 0.4)
     minutes = recipe.minutes or (None if recipe.train["steps"] else DEFAULT_MINUTES)
 
     def half(name: str, part: float) -> Recipe:
@@ -129,10 +129,10 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
 def _fitting(recipe: Recipe) -> None:
     """Raise SettingError unless the stages make sense together, before anything is trained."""
     if has_partner(recipe):
-        if not hasattr(catalog.find("models", recipe.stages[0]), "hidden"):
+        if not hasattr(catalog.trainable(recipe.stages[0]), "hidden"):
             raise SettingError(f"{recipe.stages[1]} stands beside a transformer: transformer+{recipe.stages[1]}")
         return
-    if len(recipe.stages) == 2 and not hasattr(catalog.find("models", recipe.stages[0]), "encode"):
+    if len(recipe.stages) == 2 and not hasattr(catalog.trainable(recipe.stages[0]), "encode"):
         raise SettingError(
             f"{recipe.stages[0]} is no codec; a pair is codec+model, such as vqvae+transformer or vae+flow"
         )
