@@ -20,8 +20,8 @@ from torch.nn.functional import softplus
 from maquette.errors import SettingError
 from maquette.nets.adversary import NORM, settle
 from maquette.nets.cells import FromCells, ToCells
-from maquette.nets.conv import depth, pyramid
 from maquette.nets.quantize import FSQ, Codebook, Quantised, perplexity
+from maquette.nets.trunk import coarseness
 from maquette.space import Batch, DataSpec, Losses, Model, Optimiser, Phase, Space
 
 LEAST_ERROR = (2 / 255) ** 2 / 12  # squared, of 8-bit rounding in [-1, 1]
@@ -148,20 +148,6 @@ class VQVAE(Model):
         """(B, L, D) -> (B, C, *axes)"""
         grid = rearrange(vectors, "b l d -> b d l").unflatten(2, self.code_axes)
         return self.decoder(grid).tanh()
-
-
-def coarseness(space: Space, most_codes: int = 256, most_values: int = 64) -> int:
-    """How often to halve: until a piece has at most 256 codes, and further while a code stands for at most 64 values.
-
-    >>> [coarseness(Space("grid", s)) for s in ((1, 28, 28), (4, 32, 32), (3, 64, 64), (3, 128, 128), (1, 8, 8))]
-    [3, 2, 2, 3, 1]
-    """
-    for halvings in range(20):
-        here, next_ = (math.prod(pyramid(space.axes, n)[-1]) for n in (halvings, halvings + 1))
-        small = here <= most_codes and (space.elements > most_values * next_ or halvings >= depth(space.axes, 4))
-        if small:
-            return halvings
-    return halvings
 
 
 def exponent(downsampling: int) -> int:

@@ -19,7 +19,8 @@ def turns(axes: Sequence[int]) -> list[Way]:
     """
     if len(axes) == 2 and axes[0] == axes[1]:
         return [((), False), ((1,), True), ((0, 1), False), ((0,), True)]  # quarter turns
-    return [(tuple(i for i, flip in enumerate(way) if flip), False) for way in product((False, True), repeat=len(axes))]
+    ways = product(*[(False, True) if n > 1 else (False,) for n in axes])  # along an axis of 1 nothing is mirrored
+    return [(tuple(i for i, flip in enumerate(way) if flip), False) for way in ways]
 
 
 def turned(x: Tensor, target: Tensor) -> Tensor:
