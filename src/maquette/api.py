@@ -15,6 +15,7 @@ from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
 from maquette.verbs import prepare as _prepare
+from maquette.verbs import pretrain as _pretrain
 from maquette.verbs import train as _train
 
 
@@ -72,6 +73,20 @@ def train(
     recipe = to_recipe(recipe, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
     place = Path(out) if out else _train.usual_place(corpus, recipe)
     return Trained(_train.train(corpus, recipe, place))
+
+
+def pretrain(
+    corpus: Corpus | str | Path,
+    *,
+    task: str = "auto",
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Trained:
+    """Learn from pieces alone, without labels: masked, rotation, contrast, or several joined by +. choices: size, minutes, seed."""
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = _pretrain.recipe_for(task, corpus, choices)
+    return train(corpus, out=out, recipe=recipe, settings=settings)
 
 
 def to_recipe(

@@ -25,11 +25,11 @@ from torch.nn import functional as F
 
 from maquette import files
 from maquette.condition import Field
-from maquette.errors import StorageError
+from maquette.errors import SettingError, StorageError
 from maquette.loop import loop, make_plan
 from maquette.nets.conv import Encoder, depth
 from maquette.nets.turns import drawn_turns, turns
-from maquette.space import Batch, DataSpec, Losses, Model, Optimiser, Phase, Space
+from maquette.space import Batch, DataSpec, Embedder, Losses, Model, Optimiser, Phase, Space
 
 FEATURES = 64
 MEMBERS = 10  # of a label in the train split, for it to be learnt
@@ -275,3 +275,34 @@ def _keep(judge: Judge, file: Path, settings: Mapping[str, Any]) -> Known:
         files.write_bytes(file, content)
         files.write_json(file.with_suffix(".json"), facts)
     return known
+
+
+# ---- a judge that was trained elsewhere
+
+
+class Lent:
+    """Any embedder as a judge: its features at mean 0 and variance 1 over a corpus's train split; what does not vary there is left out.
+
+    hash: of its weights; words: what a report says about it. Raises SettingError where the features are not finite or never vary.
+    """
+
+    name = "judge"
+
+    def __init__(self, embedder: Embedder, corpus: Source, hash: str, words: str, limit: int = 5000):
+        self.embedder, self.hash, self.words = embedder, hash, words
+        with torch.inference_mode():
+            rows = torch.cat([embedder.embed(b.x).float() for b in corpus.once("train", BATCH, limit)])
+        self.mean, std = rows.mean(0), rows.std(0)
+        self.alive = std > 1e-6
+        self.std = std[self.alive]
+        if not rows.isfinite().all() or not self.alive.any():
+            raise SettingError(
+                "the features of this judge say nothing about this corpus: they are not finite, or never vary"
+            )
+
+    @property
+    def judge(self) -> Lent:
+        return self
+
+    def embed(self, x: Tensor) -> Tensor:
+        return ((self.embedder.embed(x.float()) - self.mean)[:, self.alive]) / self.std

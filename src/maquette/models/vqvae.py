@@ -20,6 +20,7 @@ from torch.nn.functional import softplus
 from maquette.errors import SettingError
 from maquette.nets.adversary import NORM, settle
 from maquette.nets.cells import FromCells, ToCells
+from maquette.nets.perception import seen
 from maquette.nets.quantize import FSQ, Codebook, Quantised, perplexity
 from maquette.nets.trunk import coarseness
 from maquette.space import Batch, DataSpec, Losses, Model, Optimiser, Phase, Space
@@ -62,6 +63,11 @@ class VQVAE(Model):
             float,
             Field(ge=0, description="weight of a patch discriminator; 0 is off, 1 sharpens pictures of 64 px and more"),
         ] = 0.0,
+        perceptual: Annotated[
+            str | None,
+            Field(description="a run of `pretrain` through whose eyes pieces are compared too; none: pixels alone"),
+        ] = None,
+        perceptual_weight: Annotated[float, Field(ge=0, description="of that comparison beside the pixels")] = 0.25,
     ):
         super().__init__(spec)
         spec.space.need("grid", model="vqvae")
@@ -77,7 +83,7 @@ class VQVAE(Model):
         self.code_axes = self.encoder[0].grid
         digits = () if codebook == "learned" else self.quantiser.levels.tolist()
         self.code_space = Space("tokens", (math.prod(self.code_axes),), self.quantiser.size, digits)
-        self.adversarial = adversarial
+        self.adversarial, self.perceptual, self.perceptual_weight = adversarial, perceptual, perceptual_weight
         learner = Phase("model", ("encoder", "decoder"), optimiser=Optimiser("adam", lr=4e-3, clip=1.0))
         self.phases = (learner,)
         if adversarial:
@@ -101,6 +107,8 @@ class VQVAE(Model):
             terms["commitment"] = 0.25 * steepness * found.commitment
         if self.adversarial:
             terms["adversary"] = steepness * self._adversary(made, error, progress)
+        if self.perceptual:
+            terms["perceptual"] = self.perceptual_weight * seen(self, made, batch.x)
         use, spread = perplexity(found.codes, self.quantiser.size)
         return Losses(terms, {"error": error, "codes_used": use, "perplexity": spread})
 

@@ -1,8 +1,8 @@
 """The networks that pretext tasks train and other runs start from: each the very class, width and names its model has, so that weights match.
 
-    encoder = trunk(spec, "vqvae", "small")     what VQVAE's encoder.0 is, less the head that is the model's own affair
-    layers("vqvae", encoder, x)                 what it holds of x, from fine to coarse
-    pooled(layers(...)[-1])                     (B, D), the features of a piece
+encoder = trunk(spec, "vqvae", "small")     what VQVAE's encoder.0 is, less the head that is the model's own affair
+layers("vqvae", encoder, x)                 what it holds of x, from fine to coarse
+pooled(layers(...)[-1])                     (B, D), the features of a piece
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def wanted(request: SampleRequest) -> tuple[Tensor, Tensor]:
 def decoder(spec: DataSpec, body: str, size: Size) -> nn.Module:
     """Light: what it cannot do the encoder must."""
     channels, *axes = spec.space.shape
-    features, *grid = output(spec, body, size)
+    features = output(spec, body, size)[0]
     if body == "vqvae":
         narrow = max(8, SIZES[body][size]["width"] // 2)
         return FromCells(features, axes, channels, width=narrow, halvings=coarseness(spec.space), blocks=0)
