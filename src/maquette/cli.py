@@ -147,6 +147,31 @@ def adapt(
 
 
 @app.command()
+def pretrain(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder; its labels are not looked at")],
+    out: Out = None,
+    task: Annotated[
+        str,
+        typer.Option(help="masked, rotation, contrast, or several joined by +; auto: contrast, of sequences masked"),
+    ] = "auto",
+    minutes: Minutes = None,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    log: Trackers = "",
+) -> None:
+    """Learn from pieces alone: a start for other runs, and a judge."""
+    from maquette.api import to_recipe
+    from maquette.corpus import Corpus
+    from maquette.verbs.pretrain import recipe_for
+    from maquette.verbs.train import usual_place
+
+    opened = Corpus.open(corpus)
+    chosen = to_recipe(recipe_for(task, opened, {"minutes": minutes, "size": size, "seed": seed}), {}, settings or [])
+    _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
+
+
+@app.command()
 def generate(
     run: Annotated[Path | None, typer.Argument(help="a run folder; with --like it may be left out")] = None,
     n: Annotated[int, typer.Option("-n", help="new pieces")] = 16,
@@ -217,9 +242,12 @@ def audit(
     samples: Annotated[
         int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
     ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="a pretext run that judges; none: an encoder trained for the audit")
+    ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are."""
-    _audit(_run_at(run), corpus, out, samples)
+    _audit(_run_at(run), corpus, out, samples, judge)
 
 
 @app.command()
@@ -322,11 +350,13 @@ def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | 
     typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet}\nanimation: {film}")
 
 
-def _audit(run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None) -> None:
+def _audit(
+    run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None, judge: Path | None = None
+) -> None:
     from maquette.corpus import Corpus
     from maquette.verbs.audit import audit as verb
 
-    made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out)
+    made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
 

@@ -226,6 +226,8 @@ class Model(nn.Module, ABC):
 
 
 class GenerativeModel(Model):
+    alone: ClassVar[bool] = True  # whether it makes pieces from nothing; else it needs a source
+
     @abstractmethod
     def sample(self, request: SampleRequest) -> Tensor:
         """(len(request.seeds), *space.shape), or (len(request.seeds), n) of a ragged space; row i depends on seed i (and row i of

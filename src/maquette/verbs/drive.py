@@ -19,6 +19,7 @@ from maquette.corpus import Corpus
 from maquette.likelihood import is_chain, piece_nats
 from maquette.loop import TrainState, only_here, rank, seed_everything, world
 from maquette.piece import Asked
+from maquette.probing import probe
 from maquette.run import Run, Sampler
 from maquette.space import Model, SampleRequest
 from maquette.trackers import open_tracker
@@ -53,22 +54,24 @@ def drive(
     loggers: tuple[str, ...],
 ) -> Iterator[Progress]:
     """Follow the loop: freeze the number of steps, log, save, draw sheets, stop when asked."""
-    keeper, judge = Keeper(run, corpus), Validation(run, corpus)
+    keeper, judge, probing = Keeper(run, corpus), Validation(run, corpus), Probing(corpus)
     told = 0.0
     started_cpu = time.process_time()
     with loggers_for(loggers, run) as write:
         for now in states:
             budget.freeze(now)
             over = judge.look(now)
+            news = probing.look(now)
             asked = interruption.anywhere()
             if now.done or asked or keeper.due():
                 _record(run, now, write)
                 keeper.keep(now)
-            elif now.step % 10 == 0:
+            elif now.step % 10 == 0 or news:
                 _record(run, now, write)
-            if now.done or asked or time.monotonic() - told > 0.5:
+            if now.done or asked or news or time.monotonic() - told > 0.5:
                 told = time.monotonic()
-                yield _progress(run, now, budget, keeper, "stopped and saved; the same line goes on" if asked else over)
+                news = "stopped and saved; the same line goes on" if asked else over or news
+                yield _progress(run, now, budget, keeper, news)
             if asked:
                 break
     run.facts["cpu_seconds"] = round(run.facts.get("cpu_seconds", 0.0) + time.process_time() - started_cpu, 2)
@@ -126,6 +129,31 @@ class Validation:
     def _nats(self, model: Model) -> float:
         pieces, nats = piece_nats(model, self.corpus, "validation", self.pieces)  # type: ignore[arg-type]
         return float(nats.sum()) / self.corpus.tokens_in(pieces.numpy())
+
+
+class Probing:
+    """What features that are learnt without labels know of them, where there are any: at every quarter of the steps. Nothing is learnt of it."""
+
+    LOOKS = 4
+    PIECES = 4_000  # of either split
+
+    def __init__(self, corpus: Corpus):
+        self.corpus = corpus
+
+    def look(self, now: TrainState) -> str:
+        """Note `validation/linear_probe` and `validation/knn` where it is time to, and say so."""
+        if not getattr(now.model, "probed", False) or not now.steps:
+            return ""
+        if not now.done and now.step % max(1, now.steps // self.LOOKS):
+            return ""
+        found = probe(now.averaged, self.corpus, limit=self.PIECES) if rank() == 0 else None
+        if found is None:
+            return ""
+        now.logs |= {
+            "validation/linear_probe": torch.tensor(found.linear),
+            "validation/knn": torch.tensor(found.knn),
+        }
+        return f"labels told by a linear probe: {found.linear:.1%}, by nearest neighbours: {found.knn:.1%} (validation split)"
 
 
 class Budget:
@@ -202,7 +230,7 @@ class Keeper:
 
     def _draw(self, model: Model, step: int) -> Path | None:
         """The sample sheet of one step; always the same seeds."""
-        if not hasattr(model, "sample"):
+        if not hasattr(model, "sample") or not getattr(model, "alone", True):
             return None
         codec = self.run.codec.load_model(str(model.device)) if self.run.codec else None
         sampler = Sampler(model, codec)  # type: ignore[arg-type]
