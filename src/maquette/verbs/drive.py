@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.likelihood import is_chain, piece_nats
-from maquette.loop import TrainState, only_here, rank, seed_everything, world
+from maquette.loop import TrainState, only_here, pick_device, rank, seed_everything, world
 from maquette.piece import Asked
 from maquette.probing import probe
 from maquette.run import Run, Sampler
@@ -54,7 +55,8 @@ def drive(
     loggers: tuple[str, ...],
 ) -> Iterator[Progress]:
     """Follow the loop: freeze the number of steps, log, save, draw sheets, stop when asked."""
-    keeper, judge, probing = Keeper(run, corpus), Validation(run, corpus), Probing(corpus)
+    keeper, probing = Keeper(run, corpus), Probing(corpus)
+    judge = (Examination if hasattr(catalog.trainable(run.stage), "validation") else Validation)(run, corpus)
     told = 0.0
     started_cpu = time.process_time()
     with loggers_for(loggers, run) as write:
@@ -115,10 +117,14 @@ class Validation:
             return ""
         nats = agreed_number(self._nats(now.averaged) if rank() == 0 else 0.0)
         now.logs["validation/nats_per_token"] = torch.tensor(nats)
-        if now.best is None or nats < now.best[1]:
-            now.best = (now.step, nats)
+        return self.weighed(now, nats)
+
+    def weighed(self, now: TrainState, figure: float) -> str:
+        """Keep the weights where the figure is the smallest so far; end training where it long was not."""
+        if now.best is None or figure < now.best[1]:
+            now.best = (now.step, figure)
             only_here(lambda: self.run.keep_best(now))
-        late = now.step - now.best[0] >= self.PATIENCE * max(1, now.steps // self.LOOKS)
+        late = now.step - now.best[0] >= self.PATIENCE * max(1, now.steps // self.LOOKS)  # type: ignore[operator]
         if not late or now.done:
             return ""
         now.steps = now.step
@@ -129,6 +135,28 @@ class Validation:
     def _nats(self, model: Model) -> float:
         pieces, nats = piece_nats(model, self.corpus, "validation", self.pieces)  # type: ignore[arg-type]
         return float(nats.sum()) / self.corpus.tokens_in(pieces.numpy())
+
+
+class Examination(Validation):
+    """The same for task heads, by the figures that each of them has for it."""
+
+    PIECES = 1_000  # of the validation split that are looked at
+
+    def look(self, now: TrainState) -> str:
+        if not hasattr(now.model, "validation") or not self.corpus.size("validation"):
+            return ""
+        if not now.steps or (now.step % max(1, now.steps // self.LOOKS) and not now.done):
+            return ""
+        found = now.averaged.validation(self._batches) if rank() == 0 else {}
+        now.logs |= {f"validation/{name}": torch.tensor(value) for name, value in found.items()}
+        if world() == 1 and not found:
+            return ""
+        return self.weighed(now, agreed_number(next(iter(found.values()), math.inf)))
+
+    def _batches(self) -> Iterator[Any]:
+        device = self.run.recipe.train["device"]
+        for batch in self.corpus.once("validation", limit=self.PIECES):
+            yield batch.to(pick_device(device))
 
 
 class Probing:
