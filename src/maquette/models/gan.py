@@ -36,6 +36,8 @@ class GAN(GenerativeModel):
         "large": {"width": 128, "latent": 256},
     }
     batch_size = 32
+    heads = ("generator.body.head", "generator.*norm", "generator.embed")
+    teachers = ("discriminator",)
 
     def __init__(
         self,

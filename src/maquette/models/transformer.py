@@ -44,6 +44,7 @@ class Transformer(GenerativeModel):
         "large": {"width": 512, "layers": 12, "head_width": 64},
     }
     bf16 = True
+    heads = ("lm_head", "*norm", "condition", "*.film", "*.start", "*.mask")
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class Transformer(GenerativeModel):
             else None
         )
         self.lm_head = None if tied else Table(self.vocabulary, width, space.digits)
+        self.heads = (*self.heads, "*.embed_tokens") if tied else self.heads
 
     @property
     def table(self) -> Table:

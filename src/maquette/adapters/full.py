@@ -1,0 +1,22 @@
+"""Full fine-tuning: every number moves on from where it is, slower than from nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from maquette.adapting import restrict
+from maquette.space import Model
+
+
+class Full:
+    def __init__(
+        self,
+        *,
+        pace: Annotated[float, Field(gt=0, description="share of the model's own learning rates")] = 0.3,
+    ):
+        self.pace = pace
+
+    def apply(self, model: Model) -> None:
+        restrict(model, "full", vars(self).copy(), lambda name: True, pace=self.pace)
