@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "prepare": "api",
     "train": "api",
+    "adapt": "api",
     "generate": "api",
     "audit": "api",
     "create": "api",

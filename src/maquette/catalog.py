@@ -36,6 +36,17 @@ def find(wing: str, name: str) -> type:
     return _only_class(importlib.import_module(f"maquette.{wing}.{name}"), name)
 
 
+TRAINABLE = ("models", "pretext", "tasks")  # the wings whose classes the loop can train
+
+
+def trainable(name: str) -> type:
+    """The class of a model, pretext task or task head, whichever wing it stands in. Raises UnknownName."""
+    wing = next((w for w in TRAINABLE if name in names(w)), None)
+    if wing is None and not name.endswith(".py"):
+        raise UnknownName("model", name, [n for w in TRAINABLE for n in names(w)])
+    return find(wing or "models", name)
+
+
 def _only_class(module: Any, name: str) -> type:
     own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     marked = [c for c in own if c.__name__.lower() == Path(name).stem.replace("_", "")]

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every number moves on from where it is, slower than from nothing."""
+"""Full fine-tuning: every number moves on from where it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Full:
     def __init__(
         self,
         *,
-        pace: Annotated[float, Field(gt=0, description="share of the model's own learning rates")] = 0.3,
+        pace: Annotated[float, Field(gt=0, description="share of the model's own learning rates")] = 1.0,
     ):
         self.pace = pace
 

@@ -7,7 +7,7 @@ occur (`vqvae+transformer`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, ClassVar, Literal
 
@@ -38,6 +38,7 @@ class VQVAE(Model):
         "large": {"width": 128, "blocks": 2},
     }
     batch_size = 32
+    enters: ClassVar[Mapping[str, str]] = {"encoder.0": "encoder"}
     heads = ("decoder.head", "decoder.rises")
     teachers = ("discriminator",)
     codec_share: ClassVar[float] = 0.28  # of the time of both stages: the prior has more to learn
