@@ -56,16 +56,20 @@ def restrict(
 
     pace multiplies the rates of each phase; lr takes their place. Raises SettingError where the model was adapted before or nothing is left to move.
     """
-    name = type(model).__name__.lower()
-    if model.adaptation:
-        raise SettingError(
-            f"this {name} is adapted already (by {model.adaptation['method']}); start from its run instead"
-        )
-    if not model.phases:
-        raise SettingError(f"{name} has no weights to adapt; train it on the new corpus instead")
+    need_adaptable(model)
     phases = tuple(_restricted(model, phase, moving, pace, lr) for phase in model.phases)
     model.adaptation = {"method": method, "settings": dict(settings), "phases": model.phases}
     model.phases = phases
+
+
+def need_adaptable(model: Model) -> None:
+    """Raise SettingError where the model was adapted before or has nothing that learns."""
+    name = type(model).__name__.lower()
+    if model.adaptation:
+        by = model.adaptation["method"]
+        raise SettingError(f"this {name} is adapted already, by {by}; adapt its run, in which that is folded in")
+    if not model.phases:
+        raise SettingError(f"{name} has no weights to adapt; train it on the new corpus instead")
 
 
 def _restricted(model: Model, phase: Phase, moving: Callable[[str], bool], pace: float, lr: float | None) -> Phase:
@@ -266,6 +270,11 @@ def parse_adapter(text: str) -> tuple[Path, float]:
             f"no adapter at {path}: there is no such folder; give the run of `maquette adapt --method lora`, as runs/style:0.7"
         )
     raise RunError(f"{path} holds no adapter: expected a run of `maquette adapt --method lora`")
+
+
+def adapter_sum(text: str) -> str:
+    """The checksum of the weights of an adapter that is asked for as `runs/style:0.7`."""
+    return files.checksum(parse_adapter(text)[0] / WEIGHTS)
 
 
 def _number(number: str, text: str) -> float:

@@ -11,6 +11,8 @@ from maquette.space import Model
 
 
 class Full:
+    """Every number moves on from where it is."""
+
     def __init__(
         self,
         *,

@@ -12,6 +12,8 @@ from maquette.space import Model
 
 
 class Head:
+    """The layers that decide last move; all before them hold still."""
+
     def __init__(
         self,
         *,

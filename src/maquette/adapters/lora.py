@@ -8,13 +8,15 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from maquette.adapting import restrict, under
+from maquette.adapting import need_adaptable, restrict, under
 from maquette.errors import SettingError
 from maquette.nets.lora import CONVS, KINDS, TABLES, most, thin
 from maquette.space import Model
 
 
 class Lora:
+    """Thin matrices beside the weights move, and are saved alone; what only teaches (a discriminator) moves whole."""
+
     def __init__(
         self,
         *,
@@ -33,7 +35,8 @@ class Lora:
 
     def apply(self, model: Model) -> None:
         """Raises SettingError where no layer matches, the rank is beyond all that do, or the model is adapted already."""
-        layers = {} if model.adaptation else self._chosen(model)
+        need_adaptable(model)
+        layers = self._chosen(model)
         for layer in layers.values():
             thin(layer, min(self.rank, most(layer)), (self.alpha or self.rank) / self.rank)
         own = {f"{name}.{part}" for name in layers for part in ("lora_A", "lora_B")}
