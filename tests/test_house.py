@@ -15,7 +15,7 @@ FLOORS = [  # a file imports from lower floors only; within nets/, pretext/, sco
     ["alphabet", "arrays", "automaton", "cleaning", "condition", "files", "finding", "rhyme", "shingles", "texts"],
     ["building", "duplicates", "expression", "guide", "neighbours", "scores", "sheets", "sources", "space"],
     ["catalog", "ragged", "nets", "verse"],
-    ["piece", "loop", "page", "partners", "writing", "prose"],
+    ["adapting", "piece", "loop", "page", "partners", "writing", "prose"],
     ["recipe"],
     ["corpus", "run", "modalities", "models", "pretext", "tasks", "adapters", "metrics"],
     ["features", "likelihood", "prior", "starting", "trackers"],

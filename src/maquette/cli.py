@@ -199,6 +199,9 @@ def generate(
     top_k: Annotated[int, typer.Option(help="likeliest tokens only; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="smallest set of tokens with this probability; 1 is off")] = 1.0,
     repetition: Annotated[float, typer.Option(help="tokens of late are this many times less likely; 1 is off")] = 1.0,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="a run of adapt --method lora and its weight: runs/style:0.7; may repeat")
+    ] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
@@ -219,6 +222,7 @@ def generate(
         rules=tuple(r.strip() for r in rules.split(",") if r.strip()),
         bars=bars,
         length=length,
+        adapters=tuple(adapter or ()),
     )
     if stream:
         _stream(_run_at(run), wish, device)

@@ -43,6 +43,7 @@ class Transformer(GenerativeModel):
     }
     bf16 = True
     enters = {"encoder": "encoder", "model": "encoder"}
+    heads = ("lm_head", "*norm", "condition", "*.film", "*.start", "*.mask")
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Transformer(GenerativeModel):
             else None
         )
         self.lm_head = None if tied else Table(self.vocabulary, width, space.digits)
+        self.heads = (*self.heads, "*.embed_tokens") if tied else self.heads
 
     @property
     def table(self) -> Table:

@@ -44,6 +44,7 @@ class VAE(GenerativeModel):
     batch_size = 32
     concluded_on = 30_000
     bf16 = True
+    heads = ("decoder.head", "decoder.blocks", "decoder.up", "embed_condition")
     as_codec = {"latent": "auto", "density": "normal"}
     enters = {"encoder": "encoder"}
     codec_share = 0.7  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec

@@ -40,6 +40,8 @@ class VQVAE(Model):
     }
     batch_size = 32
     enters: ClassVar[Mapping[str, str]] = {"encoder.0": "encoder"}
+    heads = ("decoder.head", "decoder.rises")
+    teachers = ("discriminator",)
     codec_share: ClassVar[float] = 0.28  # of the time of both stages: the prior has more to learn
 
     def __init__(
@@ -117,7 +119,8 @@ class VQVAE(Model):
         """What the discriminator says, with the weight that makes its pull on the last layer equal to the distance's
         (Esser 2021, arXiv:2012.09841, eq. 7), at most 1, and rising over the first part of training."""
         verdict = softplus(-self.discriminator(made)).mean()
-        last = self.decoder.head.conv.weight
+        moving = (p for p in reversed(list(self.decoder.parameters())) if p.requires_grad and p.ndim > 1)
+        last = next(moving, made)
         near, fool = (torch.autograd.grad(t, last, retain_graph=True)[0].norm() for t in (error, verdict))
         balance = (near / (fool + 1e-6)).clamp(0, 1)
         return self.adversarial * min(1.0, progress / RAMP) * balance * verdict

@@ -16,7 +16,7 @@ ROUNDS = 64  # in which holes are filled from their rims
 
 
 def noisy(x: Tensor, most: float) -> Tensor:
-    """x (B, C, *axes) and normal noise of a deviation of each piece's own, a fifth of `most` to all of it; as a file would hold it, within [-1, 1]."""
+    """x (B, C, *axes) and normal noise of a deviation of each piece's own, from a fifth of `most` on; within [-1, 1], as in a file."""
     deviation = most * (0.2 + 0.8 * torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device))
     return (x + deviation * torch.randn_like(x)).clamp(-1, 1)
 

@@ -35,6 +35,7 @@ class TaskHead(Model):
     needs: ClassVar[tuple[str, ...]] = ()
     usual: ClassVar[str] = "gan"  # network of grids where nothing is said
     heads: tuple[str, ...] = ("head",)
+    headed: ClassVar[bool] = True  # what is under `heads` is new, whatever the method
     phases = (Phase("model", optimiser=Optimiser("adamw", lr=1e-3, warmup=0.05, weight_decay=1e-3, clip=1.0)),)
 
     def __init__(

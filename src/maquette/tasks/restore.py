@@ -88,12 +88,15 @@ class Restore(TaskHead):
         if self.kind == "enlarge":
             x = damage.blocks(x, self.factor)
         given = x if hidden is None or self.kind != "inpaint" else torch.where(hidden, self.unknown, x)
-        if self.carries:
-            change = self.body(given, torch.ones(len(x), device=x.device))
-        else:
-            change = self.head(seen(self.body, given))
+        change = self._through(given)
         piece = given + change if self.nearby else change.tanh()
         return piece if hidden is None else torch.where(hidden, piece, x)
+
+    def _through(self, x: Tensor) -> Tensor:
+        """x (B, C, *axes) down the network and up again"""
+        if self.carries:
+            return self.body(x, torch.ones(len(x), device=x.device))
+        return self.head(seen(self.body, x))
 
     def plain(self, x: Tensor, hidden: Tensor | None) -> Tensor:
         """The same without learning: a median, a bicubic enlargement, holes grown shut."""
