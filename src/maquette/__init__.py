@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "prepare": "api",
+    "pretrain": "api",
     "train": "api",
     "adapt": "api",
     "generate": "api",

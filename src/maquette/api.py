@@ -16,6 +16,7 @@ from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
 from maquette.verbs import prepare as _prepare
+from maquette.verbs import pretrain as _pretrain
 from maquette.verbs import train as _train
 
 
@@ -90,6 +91,20 @@ def adapt(
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
     return Trained(_adapt.adapt(run.run, corpus, Path(out), method=method, minutes=minutes, seed=seed, given=settings))
+
+
+def pretrain(
+    corpus: Corpus | str | Path,
+    *,
+    task: str = "auto",
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Trained:
+    """Learn from pieces alone, without labels: masked, rotation, contrast, or several joined by +. choices: size, minutes, seed."""
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = _pretrain.recipe_for(task, corpus, choices)
+    return train(corpus, out=out, recipe=recipe, settings=settings)
 
 
 def to_recipe(

@@ -147,6 +147,31 @@ def adapt(
 
 
 @app.command()
+def pretrain(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder; its labels are not looked at")],
+    out: Out = None,
+    task: Annotated[
+        str,
+        typer.Option(help="masked, rotation, contrast, or several joined by +; auto: contrast, of sequences masked"),
+    ] = "auto",
+    minutes: Minutes = None,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    log: Trackers = "",
+) -> None:
+    """Learn from pieces alone: a start for other runs, and a judge."""
+    from maquette.api import to_recipe
+    from maquette.corpus import Corpus
+    from maquette.verbs.pretrain import recipe_for
+    from maquette.verbs.train import usual_place
+
+    opened = Corpus.open(corpus)
+    chosen = to_recipe(recipe_for(task, opened, {"minutes": minutes, "size": size, "seed": seed}), {}, settings or [])
+    _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
+
+
+@app.command()
 def generate(
     run: Annotated[Path | None, typer.Argument(help="a run folder; with --like it may be left out")] = None,
     n: Annotated[int, typer.Option("-n", help="new pieces")] = 16,
@@ -174,6 +199,9 @@ def generate(
     top_k: Annotated[int, typer.Option(help="likeliest tokens only; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="smallest set of tokens with this probability; 1 is off")] = 1.0,
     repetition: Annotated[float, typer.Option(help="tokens of late are this many times less likely; 1 is off")] = 1.0,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="a run of adapt --method lora and its weight: runs/style:0.7; may repeat")
+    ] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
@@ -194,6 +222,7 @@ def generate(
         rules=tuple(r.strip() for r in rules.split(",") if r.strip()),
         bars=bars,
         length=length,
+        adapters=tuple(adapter or ()),
     )
     if stream:
         _stream(_run_at(run), wish, device)
@@ -218,9 +247,12 @@ def audit(
     samples: Annotated[
         int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
     ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="a pretext run that judges; none: an encoder trained for the audit")
+    ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are."""
-    _audit(_run_at(run), corpus, out, samples, against)
+    _audit(_run_at(run), corpus, out, samples, against, judge)
 
 
 @app.command()
@@ -324,13 +356,18 @@ def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | 
 
 
 def _audit(
-    run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None, against: Path | None = None
+    run: Run,
+    corpus: Path | None,
+    out: Path | None = None,
+    samples: int | None = None,
+    against: Path | None = None,
+    judge: Path | None = None,
 ) -> None:
     from maquette.corpus import Corpus
     from maquette.verbs.audit import audit as verb
 
     opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
-    made = verb(run, opened, against=other, samples=samples, out=out)
+    made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
 

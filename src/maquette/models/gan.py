@@ -37,6 +37,8 @@ class GAN(GenerativeModel):
     }
     batch_size = 32
     enters: ClassVar[Mapping[str, str]] = {"discriminator.body": "encoder"}
+    heads = ("generator.body.head", "generator.*norm", "generator.embed")
+    teachers = ("discriminator",)
 
     def __init__(
         self,

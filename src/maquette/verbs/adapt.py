@@ -8,6 +8,7 @@ from typing import Any
 
 from maquette.corpus import Corpus
 from maquette.errors import SettingError
+from maquette.loop import only_here
 from maquette.recipe import Recipe
 from maquette.run import Run
 from maquette.verbs.drive import Progress
@@ -47,6 +48,7 @@ def adapting(
             f"{corpus.path} has {fitted.size('train')} training pieces; a model is adapted to {FEWEST} or more"
         )
     yield from training(fitted, recipe, out, loggers=loggers)
+    only_here(Run.open(out).keep_adapter)
 
 
 def adapted(
