@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from maquette.errors import SettingError, UnknownName
 
-
 WINGS = ("models", "pretext", "tasks")  # where what can be trained lies
 
 
