@@ -81,13 +81,17 @@ def adapt(
     corpus: Corpus | str | Path,
     out: str | Path,
     *,
-    method: str = "full",
+    task: str | None = None,
+    method: str | None = None,
     minutes: float | None = None,
     seed: int | None = None,
     **settings: Any,
 ) -> Trained:
-    """Fit a run to other content by a method: full, head or lora. settings: of the method, and `prior`, a share of each batch
-    that is what the run made before, so that it forgets less."""
+    """Fit a run to other content by a method (full, head, lora), or put a task head on it (classify, regress, caption, restore).
+
+    settings: of the method, of the task, of training by their names; `prior`, a share of each batch that is what the run made before, so
+    that it forgets less.
+    """
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
     return Trained(_adapt.adapt(run.run, corpus, Path(out), method=method, minutes=minutes, seed=seed, given=settings))

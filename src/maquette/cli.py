@@ -130,19 +130,20 @@ def adapt(
     run: Annotated[Path, typer.Argument(help="a run to begin from")],
     corpus: Annotated[Path, typer.Argument(help="a corpus of what it shall learn")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new run")],
-    method: Annotated[str, typer.Option(help="full, head or lora")] = "full",
+    method: Annotated[str | None, typer.Option(help="full, head or lora; none: full, and head for a task")] = None,
+    task: Annotated[str | None, typer.Option(help="a head on the run: classify, regress, caption or restore")] = None,
     minutes: Minutes = None,
     seed: Seed = None,
     settings: Settings = None,
     log: Trackers = "",
 ) -> None:
-    """Fit a trained run to other content; the same line resumes."""
+    """Fit a trained run to other content, or put a task head on it; the same line resumes."""
     from maquette.corpus import Corpus
     from maquette.recipe import parse_assignment
     from maquette.verbs.adapt import adapting
 
     given = dict(parse_assignment(a) for a in settings or [])
-    options = {"method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+    options = {"task": task, "method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
     _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
 
 
