@@ -17,6 +17,7 @@ _HOMES = {
     "prepare": "api",
     "pretrain": "api",
     "train": "api",
+    "adapt": "api",
     "generate": "api",
     "audit": "api",
     "create": "api",

@@ -11,6 +11,7 @@ from maquette.corpus import Corpus
 from maquette.piece import Piece
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
+from maquette.verbs import adapt as _adapt
 from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
@@ -68,7 +69,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     **choices: Any,
 ) -> Trained:
-    """Train or resume. choices: model, size, minutes, seed; settings: {"gan.loss": "hinge", "train.lr": 1e-3}."""
+    """Train or resume. choices: model, size, minutes, seed, start (the path of a run); settings: {"gan.loss": "hinge", "train.lr": 1e-3}."""
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
     recipe = to_recipe(recipe, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
     place = Path(out) if out else _train.usual_place(corpus, recipe)
@@ -87,6 +88,23 @@ def pretrain(
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
     recipe = _pretrain.recipe_for(task, corpus, choices)
     return train(corpus, out=out, recipe=recipe, settings=settings)
+
+
+def adapt(
+    run: Trained | str | Path,
+    corpus: Corpus | str | Path,
+    out: str | Path,
+    *,
+    method: str = "full",
+    minutes: float | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> Trained:
+    """Fit a run to other content by a method: full, head or lora. settings: of the method, and `prior`, a share of each batch
+    that is what the run made before, so that it forgets less."""
+    run = run if isinstance(run, Trained) else open_run(run)
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    return Trained(_adapt.adapt(run.run, corpus, Path(out), method=method, minutes=minutes, seed=seed, given=settings))
 
 
 def to_recipe(

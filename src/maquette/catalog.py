@@ -17,8 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from maquette.errors import SettingError, UnknownName
 
-WINGS = ("models", "pretext", "tasks")  # where what can be trained lies
-
 
 def names(wing: str) -> list[str]:
     """The names in a wing ("models", "modalities", ...): its files, without importing one of them."""
@@ -38,12 +36,15 @@ def find(wing: str, name: str) -> type:
     return _only_class(importlib.import_module(f"maquette.{wing}.{name}"), name)
 
 
+TRAINABLE = ("models", "pretext", "tasks")  # the wings whose classes the loop can train
+
+
 def trainable(name: str) -> type:
-    """The class of what the loop can train, in whichever wing it lies; names are unique over them. Raises UnknownName."""
-    wing = next((w for w in WINGS if name in names(w)), WINGS[0])
-    if wing == WINGS[0] and not name.endswith(".py") and name not in names(wing):
-        raise UnknownName("model", name, [n for w in WINGS for n in names(w)])
-    return find(wing, name)
+    """The class of a model, pretext task or task head, whichever wing it stands in. Raises UnknownName."""
+    wing = next((w for w in TRAINABLE if name in names(w)), None)
+    if wing is None and not name.endswith(".py"):
+        raise UnknownName("model", name, [n for w in TRAINABLE for n in names(w)])
+    return find(wing or "models", name)
 
 
 def _only_class(module: Any, name: str) -> type:

@@ -107,6 +107,7 @@ def train(
     out: Out = None,
     model: Model = None,
     recipe: Annotated[Path | None, typer.Option(help="a TOML recipe")] = None,
+    start: Annotated[str | None, typer.Option(help="a run whose weights it begins from, by name and shape")] = None,
     minutes: Minutes = None,
     size: Size = None,
     seed: Seed = None,
@@ -118,9 +119,31 @@ def train(
     from maquette.corpus import Corpus
     from maquette.verbs.train import usual_place
 
-    chosen = to_recipe(recipe, {"model": model, "minutes": minutes, "size": size, "seed": seed}, settings or [])
+    choices = {"model": model, "start": start, "minutes": minutes, "size": size, "seed": seed}
+    chosen = to_recipe(recipe, choices, settings or [])
     opened = Corpus.open(corpus)
-    _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
+    _watch(opened, chosen, out or usual_place(opened, chosen), _names(log))
+
+
+@app.command()
+def adapt(
+    run: Annotated[Path, typer.Argument(help="a run to begin from")],
+    corpus: Annotated[Path, typer.Argument(help="a corpus of what it shall learn")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new run")],
+    method: Annotated[str, typer.Option(help="full, head or lora")] = "full",
+    minutes: Minutes = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    log: Trackers = "",
+) -> None:
+    """Fit a trained run to other content; the same line resumes."""
+    from maquette.corpus import Corpus
+    from maquette.recipe import parse_assignment
+    from maquette.verbs.adapt import adapting
+
+    given = dict(parse_assignment(a) for a in settings or [])
+    options = {"method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+    _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
 
 
 @app.command()
@@ -275,12 +298,21 @@ def _shares(text: str) -> list[float]:
         raise UsageError(f"--split takes three shares that sum to 1, as 0.7,0.15,0.15; {text!r} came") from None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(x.strip() for x in text.split(",") if x.strip())
+
+
 def _watch(corpus: Any, recipe: Recipe, out: Path, loggers: tuple[str, ...]) -> bool:
     """Train with a live view; True when training came to its end."""
-    from maquette.screen import watch
     from maquette.verbs.train import training
 
-    finished = watch(training(corpus, recipe, out, loggers=loggers), corpus)
+    return _follow(training(corpus, recipe, out, loggers=loggers), corpus, out)
+
+
+def _follow(progress: Any, corpus: Any, out: Path) -> bool:
+    from maquette.screen import watch
+
+    finished = watch(progress, corpus)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
     return finished

@@ -135,6 +135,11 @@ class Modality(ABC):
         """Ragged: what `to_array` gave -> tokens (n,) without the end. Known after `learn` and `restore`, as `space` is."""
         return stored
 
+    @property
+    def unknown(self) -> int:
+        """Ragged: the token of all that is not known; -1 where everything is."""
+        return -1
+
     @abstractmethod
     def to_piece(self, x: Tensor, facts: Mapping[str, Any] | None = None) -> Piece:
         """x (*space.shape), float in [-1, 1] or int64 tokens (cut at the first end) -> a piece; the mirror of to_array."""

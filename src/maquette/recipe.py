@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maquette import catalog
 from maquette.errors import SettingError, UnknownName, UsageError
 
+TABLES = ("prepare", "adapter", "train")  # of a recipe, beside those of its models
 Size = Literal["tiny", "small", "medium", "large"]
 
 
@@ -27,8 +28,12 @@ class Recipe(BaseModel):
     size: Annotated[Size, Field(description="the dial of the networks")] = "small"
     minutes: Annotated[float | None, Field(gt=0, description="of training; none: train.steps decides")] = None
     seed: Annotated[int, Field(ge=0, description="of weights, order and noise")] = 0
+    start: Annotated[str | None, Field(description="a run whose weights it begins from")] = None
     prepare: Annotated[dict[str, Any], Field(description="settings of the modality")] = {}
     models: Annotated[dict[str, dict[str, Any]], Field(description="settings of each model by name")] = {}
+    adapter: Annotated[
+        dict[str, Any], Field(description="method (full, head, lora), its settings, and `prior` (see verbs/adapt.py)")
+    ] = {}
     train: Annotated[dict[str, Any], Field(description="settings of the loop")] = {}
 
     @property
@@ -76,7 +81,18 @@ def settle(recipe: Recipe) -> Recipe:
         models[Path(name).stem] = catalog.check(kind, {**usual, **recipe.settings_of(name)}, Path(name).stem)
     train = catalog.check(plan, {**recipe.train, "seed": recipe.seed}, "train")
     train.pop("seed")
-    return recipe.model_copy(update={"models": models, "train": train})
+    return recipe.model_copy(update={"models": models, "adapter": settled_adapter(recipe.adapter), "train": train})
+
+
+def settled_adapter(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapter's table with every default spelled out; {} stays {}. Raises UnknownName, SettingError."""
+    if not given:
+        return {}
+    own = {k: v for k, v in given.items() if k not in ("method", "prior")}
+    method, prior = given.get("method", "full"), given.get("prior", 0.0)
+    if not isinstance(prior, int | float) or not 0 <= prior < 1:
+        raise SettingError(f"adapter.prior should be a share of each batch in [0, 1); {prior!r} came")
+    return {"method": method, "prior": float(prior)} | catalog.check(catalog.find("adapters", method), own, method)
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
@@ -111,12 +127,12 @@ def _home(key: str, recipe: Recipe, data: dict[str, Any]) -> tuple[dict[str, Any
 
     if "." in key:
         head, _, name = key.removeprefix("models.").partition(".")
-        if head in ("train", "prepare"):
+        if head in TABLES:
             return data[head], name
         if head in (stems := [Path(stage).stem for stage in recipe.stages]):
             return data["models"].setdefault(head, {}), name
-        raise UnknownName("table", head, ["train", "prepare", *stems])
-    scalars = [name for name in Recipe.model_fields if name not in ("prepare", "models", "train")]
+        raise UnknownName("table", head, [*TABLES, *stems])
+    scalars = [name for name in Recipe.model_fields if name not in (*TABLES, "models")]
     if key in scalars:
         return data, key
     kinds = {Path(name).stem: catalog.trainable(name) for name in recipe.stages if name != "auto"}
@@ -142,7 +158,7 @@ def to_toml(recipe: Recipe) -> str:
     data = recipe.model_dump(mode="json")
     tables = {"prepare": data.pop("prepare")}
     tables |= {f"models.{name}": settings for name, settings in data.pop("models").items()}
-    tables["train"] = data.pop("train")
+    tables |= {name: data.pop(name) for name in ("adapter", "train")}
     blocks = [_lines(data), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items() if table)]
     return "\n\n".join(blocks) + "\n"
 

@@ -134,6 +134,18 @@ class Run:
 
     def build(self) -> Model:
         """The model of this run with fresh weights (chance from torch's global generator)."""
+        model = self.plain()
+        self.adapt(model)
+        return model
+
+    def adapt(self, model: Model) -> None:
+        """Apply the adapter of the recipe, where it has one, in place."""
+        own = {k: v for k, v in self.recipe.adapter.items() if k not in ("method", "prior")}
+        if self.recipe.adapter:
+            catalog.find("adapters", self.recipe.adapter["method"])(**own).apply(model)
+
+    def plain(self) -> Model:
+        """The same without its adapter."""
         name = self.stage
         return catalog.trainable(name)(self.spec, **self.recipe.settings_of(name))
 

@@ -13,7 +13,7 @@ from maquette import catalog
 from maquette.errors import ContentError, UnknownName
 from maquette.files import read_json
 
-WINGS = ("modalities", "models", "pretext")
+WINGS = ("modalities", "models", "pretext", "tasks", "adapters")
 
 
 def show(what: str | None) -> None:
@@ -33,8 +33,7 @@ def show(what: str | None) -> None:
 def _headings() -> dict[str, Any]:
     return {
         "modalities": lambda: catalog.names("modalities"),
-        "models": lambda: catalog.names("models"),
-        "pretext": lambda: catalog.names("pretext"),
+        **{wing: lambda wing=wing: catalog.names(wing) for wing in WINGS[1:]},
         "recipes": lambda: _found("recipes", "**/*.toml", lambda p: p),
         "corpora": lambda: _found("corpora", "*/corpus.json", lambda p: p.parent),
         "runs": lambda: _found("runs", "*/run.json", lambda p: p.parent),

@@ -195,6 +195,9 @@ class Model(nn.Module, ABC):
     phases: tuple[Phase, ...] = (Phase("model"),)
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what the dial `size` sets: {"tiny": {"width": 16}, ...}
     as_codec: ClassVar[Mapping[str, Any]] = {}  # what changes where it is the codec of a pair: {"latent": "grid"}
+    enters: ClassVar[
+        Mapping[str, str]
+    ] = {}  # parts of it that may start from a part of another model: own name -> there
     batch_size: ClassVar[int] = 64
     concluded_on: ClassVar[int | None] = 20_000  # pieces of the train split that `conclude` sees; none: all
     bf16: ClassVar[bool] = False  # whether bf16 autocast is the default where the hardware has it

@@ -208,6 +208,10 @@ class Text(Modality):
     def space(self) -> Space:
         return Space("tokens", (self.fitted.get("context", LONGEST),), self.alphabet.size, end=self.alphabet.end)
 
+    @property
+    def unknown(self) -> int:
+        return self.alphabet.unknown
+
     def to_array(self, piece: Piece) -> np.ndarray:
         """(n,) uint8, UTF-8"""
         return np.frombuffer(piece.content.encode(), np.uint8)

@@ -34,6 +34,7 @@ class Flow(GenerativeModel):
     }
     phases = (Phase("model", optimiser=Optimiser("adamw", lr=2e-3, clip=1.0)),)
     bf16 = True
+    enters = {"body": "encoder"}
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class GAN(GenerativeModel):
         "large": {"width": 128, "latent": 256},
     }
     batch_size = 32
+    enters: ClassVar[Mapping[str, str]] = {"discriminator.body": "encoder"}
 
     def __init__(
         self,

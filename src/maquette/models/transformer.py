@@ -42,6 +42,7 @@ class Transformer(GenerativeModel):
         "large": {"width": 512, "layers": 12, "head_width": 64},
     }
     bf16 = True
+    enters = {"encoder": "encoder", "model": "encoder", "lm_head": "exercises.masked.lm_head"}
 
     def __init__(
         self,

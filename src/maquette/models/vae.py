@@ -42,9 +42,10 @@ class VAE(GenerativeModel):
         "large": {"width": 128, "dense": 2048, "blocks": 3},
     }
     batch_size = 32
-    concluded_on = 50_000
+    concluded_on = 30_000
     bf16 = True
     as_codec = {"latent": "auto", "density": "normal"}
+    enters = {"encoder": "encoder"}
     codec_share = 0.7  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
 
     def __init__(
@@ -59,7 +60,8 @@ class VAE(GenerativeModel):
             Field(description="vector: dense layers, best alone; grid: convolutions; auto: grid above 32 pixels"),
         ] = "vector",
         latent_size: Annotated[
-            int | None, Field(gt=0, description="numbers in the vector or channels of the grid; none: 16 or 4")
+            int | None,
+            Field(gt=0, description="numbers in the vector or channels of the grid; none: 24 (16 as a codec) or 4"),
         ] = None,
         sigma: Annotated[
             float | None, Field(gt=0, description="standard deviation of the pixels in [-1, 1]; none: learnt")
@@ -81,7 +83,8 @@ class VAE(GenerativeModel):
         spec.space.need("grid", model="vae")
         if latent == "auto":
             latent = "grid" if max(spec.space.axes) > 32 else "vector"
-        latent_size = latent_size or {"vector": 16, "grid": 4}[latent]
+        usual = 24 if density == "mixture" else 16  # a mixture is at ease with more numbers than a flow or N(0, I)
+        latent_size = latent_size or {"vector": usual, "grid": 4}[latent]
         self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
         self.latent = latent
         self.sigma, self.beta, self.free_bits, self.drop, self.density = sigma, beta, free_bits, drop, density

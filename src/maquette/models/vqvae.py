@@ -7,7 +7,7 @@ occur (`vqvae+transformer`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, ClassVar, Literal
 
@@ -39,6 +39,7 @@ class VQVAE(Model):
         "large": {"width": 128, "blocks": 2},
     }
     batch_size = 32
+    enters: ClassVar[Mapping[str, str]] = {"encoder.0": "encoder"}
     codec_share: ClassVar[float] = 0.28  # of the time of both stages: the prior has more to learn
 
     def __init__(

@@ -401,6 +401,11 @@ def _finds(name: str, file: Found) -> bool:
 # ---- the split and the conditions
 
 
+def conditions_of(condition: Condition | None, facts: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """`encoded` of all that is known of pieces, bookkeeping set aside."""
+    return encoded(condition, [{k: v for k, v in row.items() if k not in BOOKKEEPING} for row in facts])
+
+
 def encoded(condition: Condition | None, rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     """(N, condition.width) float32; a value that the train split does not know is NaN."""
     if condition is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from maquette import catalog
+from maquette.building import building
 from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
 from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
 from maquette.nets.perception import lend_eyes
 from maquette.partners import Partners
+from maquette.prior import beside, prior_of
 from maquette.recipe import Recipe, differences, settle
 from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec, Model
+from maquette.starting import nothing_fits, warm
 from maquette.trackers import known_trackers
 from maquette.verbs.drive import Budget, Interruption, Progress, agreed, drive, nothing, processes
 from maquette.verbs.prepare import encode
@@ -44,11 +48,17 @@ def training(corpus: Corpus, recipe: Recipe, out: Path, *, loggers: tuple[str, .
         recipe, reason = choose(recipe, corpus)
         recipe = settle(recipe)
         _fitting(recipe)
+        if recipe.start:
+            Run.open(recipe.start)
         lock = Run(out, recipe, {}).lock() if rank() == 0 else nothing()
         with lock, Interruption() as interruption:
             if reason:
-                yield Progress(recipe.stages[0], 0, None, {}, 0.0, None, None, news=reason)
+                yield said(recipe.stages[0], reason)
             yield from _stages(corpus, recipe, out, interruption, loggers)
+
+
+def said(stage: str, news: str) -> Progress:
+    return Progress(stage, 0, None, {}, 0.0, None, None, news=news)
 
 
 def _stages(
@@ -63,13 +73,41 @@ def _stages(
         return
     first, second = _halves(recipe)
     bare = corpus.unconditioned()
-    codec_run = _open_or_create(out / "codec", first, bare, bare.spec)
-    yield from _stage(codec_run, bare, first.minutes, interruption, loggers)
+    if recipe.adapter:
+        codec_run = frozen_codec(Run.open(recipe.start), out / "codec")
+        second = second.model_copy(update={"minutes": recipe.minutes})
+    else:
+        codec_run = _open_or_create(out / "codec", first, bare, bare.spec)
+        yield from _stage(codec_run, bare, first.minutes, interruption, loggers)
     if interruption.asked:
         return
     codes = _codes(corpus, codec_run)
     run = _open_or_create(out, recipe, corpus, codes.spec, codec={"fingerprint": codes.fingerprint})
     yield from _stage(run, codes, second.minutes, interruption, loggers)
+
+
+def frozen_codec(start: Run, place: Path) -> Run:
+    """The codec of a start as it is: what is adapted is the model on its codes. A copy, so that the new run stands alone."""
+
+    def copy() -> None:
+        with building(place) as folder:
+            source = start.path / "codec"
+            newest = start.codec.newest(("averaged",))  # type: ignore[union-attr]
+            shutil.copytree(source, folder, dirs_exist_ok=True, ignore=_all_but(newest.path.name))  # type: ignore[union-attr]
+
+    if not agreed(int(Run.exists(place))):
+        only_here(copy)
+    return Run.open(place)
+
+
+def _all_but(checkpoint: str) -> Callable[[Any, list[str]], list[str]]:
+    """For shutil.copytree: what a codec needs no more, its samples, log and older checkpoints."""
+
+    def ignored(folder: Any, names: list[str]) -> list[str]:
+        older = [n for n in names if Path(folder).name == "checkpoints" and n != checkpoint]
+        return [*older, *(n for n in names if n in ("samples", "log.jsonl", "events.jsonl", ".lock"))]
+
+    return ignored
 
 
 def has_partner(recipe: Recipe) -> bool:
@@ -86,7 +124,9 @@ def _partners(
     yield from _stage(run, corpus, recipe.minutes, interruption, loggers)
     if interruption.asked:
         return
-    partner = _open_or_create(out / "partner", second, corpus, corpus.spec)
+    partner = _open_or_create(
+        out / "partner", second.model_copy(update={"start": None, "adapter": {}}), corpus, corpus.spec
+    )
     yield from _stage(partner, corpus, None, interruption, loggers)
     only_here(lambda: fit_gate(run, corpus))
 
@@ -217,31 +257,28 @@ def _stage(
             reason = str(error)
         run.facts["rolled_back"] = reason
         only_here(run.note)
-        yield Progress(
-            run.stage,
-            0,
-            None,
-            {},
-            0.0,
-            None,
-            None,
-            f"{reason}; back to the last checkpoint, at half the rate",
-        )
+        yield said(run.stage, f"{reason}; back to the last checkpoint, at half the rate")
 
 
 def _attempt(
     run: Run, corpus: Corpus, minutes: float | None, interruption: Interruption, loggers: tuple[str, ...]
 ) -> Iterator[Progress]:
     seed_everything(run.recipe.seed, -1, 0)
-    model = run.build()
+    checkpoint = run.newest()
+    if checkpoint is None and run.recipe.start:
+        model = started(run)
+        yield said(run.stage, run.facts["start"]["words"])
+    else:
+        model = run.build()
     plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
     if getattr(model, "perceptual", None):
         look_through(model, run, plan.device)
     plan = replace(plan, lr_scale=plan.lr_scale * (0.5 if run.facts.get("rolled_back") else 1.0))
-    checkpoint = run.newest()
     restored = (checkpoint.tensors, {**checkpoint.facts, "lr_scale": plan.lr_scale}) if checkpoint else None
     only_here(lambda: run.forget_log_after(checkpoint.facts["step"] if checkpoint else 0))
     batches = partial(corpus.batches, plan.batch_size, plan.seed, rank=rank(), world=world(), augment=_augment(corpus))
+    if run.recipe.adapter.get("prior"):
+        batches = beside(batches, prior_of(run), run.recipe.adapter["prior"], plan.seed)
     budget = Budget(_minutes(minutes, plan))
     yield from drive(run, corpus, loop(model, batches, plan, restored), budget, interruption, loggers)
 
@@ -262,6 +299,22 @@ def look_through(model: Model, run: Run, device: str) -> None:
     if known != identity(eyes):
         raise RunError(f"{eyes.path} is no longer the run {run.path} looks through; train with another -o")
     lend_eyes(model, seeing.layers)
+
+
+def started(run: Run) -> Model:
+    """The model of a run with what fits of its start laid in; what was taken, left and new is noted in its facts.
+
+    Raises RunError for a damaged start or one that has changed, SettingError where nothing at all fits.
+    """
+    start = Run.open(Path(run.recipe.start))  # type: ignore[arg-type]
+    model = run.plain()
+    report = warm(model, run.stage, start)
+    if not report.taken and not (run.codec and run.codec.facts.get("start", {}).get("taken")):
+        raise nothing_fits(run.stage, start)
+    run.facts["start"] = {**report.to_json(), "fingerprint": identity(start), "words": report.words}
+    only_here(run.note)
+    run.adapt(model)
+    return model
 
 
 def _minutes(minutes: float | None, plan: Plan) -> float | None:

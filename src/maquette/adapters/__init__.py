@@ -1,0 +1,1 @@
+"""Ways to fit a trained model to something else, one file each."""
