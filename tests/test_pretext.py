@@ -361,6 +361,18 @@ def test_the_command_pretrains(corpus, tmp_path: Path) -> None:
     show("contrast")
 
 
+@pytest.mark.parametrize(("model", "body"), [("gan", None), ("vqvae", "vqvae"), ("vae", "vae"), ("flow", "flow")])
+def test_a_model_starts_from_a_pretext_run(model: str, body: str | None, corpus, tmp_path: Path) -> None:
+    from maquette.starting import warm
+
+    start = train(corpus, recipe("contrast", corpus, 2, body=body), tmp_path / "pre")
+    kind = catalog.trainable(model)
+    report = warm(kind(corpus.spec, **catalog.check(kind, kind.sizes["tiny"], model)), model, start)
+    (own,) = kind.enters
+    encoder = start.load_model().encoder.state_dict()
+    assert {n.removeprefix(f"{own}.") for n in report.taken} >= set(encoder)
+
+
 # ---- judging
 
 

@@ -42,7 +42,7 @@ class Transformer(GenerativeModel):
         "large": {"width": 512, "layers": 12, "head_width": 64},
     }
     bf16 = True
-    enters = {"encoder": "encoder", "model": "encoder"}
+    enters = {"encoder": "encoder", "model": "encoder", "lm_head": "exercises.masked.lm_head"}
     heads = ("lm_head", "*norm", "condition", "*.film", "*.start", "*.mask")
 
     def __init__(
