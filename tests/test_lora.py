@@ -297,3 +297,21 @@ def test_the_fingerprint_of_the_base_is_kept(base: Run, style: Run) -> None:
 
     facts = facts_of(style.path / "adapter")
     assert facts["base"] == identity(base) and facts["method"] == "lora" and facts["settings"]["rank"] == 2
+
+
+def test_the_suite_covers_every_adapter() -> None:
+    assert set(METHODS) == set(catalog.names("adapters"))
+    for name in METHODS:
+        assert all(row["description"] for row in catalog.table(catalog.find("adapters", name)))
+
+
+def test_the_command_line_lays_an_adapter_on(base: Run, style: Run, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from maquette.cli import app
+
+    line = ["generate", str(base.path), "-n", "1", "-o", str(tmp_path / "out"), "--adapter"]
+    done = CliRunner().invoke(app, [*line, f"{style.path}:0.7"], catch_exceptions=False)
+    assert done.exit_code == 0 and len(list((tmp_path / "out").glob("0*.png"))) == 1
+    with pytest.raises(UsageError, match="should be a number"):
+        CliRunner().invoke(app, [*line, f"{style.path}:x"], catch_exceptions=False)
