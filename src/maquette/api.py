@@ -18,6 +18,7 @@ from maquette.verbs import generate as _generate
 from maquette.verbs import prepare as _prepare
 from maquette.verbs import pretrain as _pretrain
 from maquette.verbs import train as _train
+from maquette.verbs import tune as _tune
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,24 @@ def train(
     recipe = to_recipe(recipe, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
     place = Path(out) if out else _train.usual_place(corpus, recipe)
     return Trained(_train.train(corpus, recipe, place))
+
+
+def tune(
+    corpus: Corpus | str | Path,
+    *,
+    trials: int = 20,
+    minutes: float = 30.0,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> _tune.Tuned:
+    """Search the best settings on the validation split. choices: model, size, seed; settings: those that are fixed.
+
+    The result's `recipe` goes into `train(corpus, recipe=...)`.
+    """
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = to_recipe(None, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
+    return _tune.tune(corpus, recipe, trials=trials, minutes=minutes, out=Path(out) if out else None)
 
 
 def adapt(

@@ -173,6 +173,31 @@ def pretrain(
 
 
 @app.command()
+def tune(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the study; none: <corpus>.tune/<model>")] = None,
+    model: Model = None,
+    trials: Annotated[int, typer.Option(help="of the whole study, over all processes")] = 20,
+    minutes: Annotated[float, typer.Option(help="of this process, for all its trials together")] = 30.0,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+) -> None:
+    """Search the best settings by short trainings, judged on the validation split; the same line goes on, in several processes too."""
+    from maquette.api import to_recipe
+    from maquette.corpus import Corpus
+    from maquette.verbs.tune import tuning
+
+    recipe = to_recipe(None, {"model": model, "size": size, "seed": seed}, settings or [])
+    for event in tuning(Corpus.open(corpus), recipe, trials=trials, minutes=minutes, out=out):
+        if isinstance(event, str):
+            typer.echo(event)
+            continue
+        typer.echo(event.words)
+        typer.echo(f"report: {event.report}\nrecipe: {event.best}\nnext: {event.next}")
+
+
+@app.command()
 def generate(
     run: Annotated[Path | None, typer.Argument(help="a run folder; with --like it may be left out")] = None,
     n: Annotated[int, typer.Option("-n", help="new pieces")] = 16,
