@@ -12,6 +12,7 @@ from maquette.piece import Piece
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
 from maquette.verbs import adapt as _adapt
+from maquette.verbs import answer as _answer
 from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
@@ -33,6 +34,10 @@ class Trained:
     def generate(self, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
         """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish)."""
         return generate(self, n, device=device, **wish)
+
+    def answer(self, source: str | Path, *, device: str = "auto", **wish: Any) -> Any:
+        """What a run of a task says about a file: .facts, .words, and .piece where it restores one. wish: keep, seed, temperature."""
+        return _answer.answer(self.run, _generate.Wish(source=str(source), **wish), device)
 
     def interpolate(self, first: int, last: int, frames: int = 24, **wish: Any) -> list[Piece]:
         return _generate.interpolate(self.run, first, last, frames, _generate.Wish(**wish))
@@ -81,16 +86,18 @@ def adapt(
     corpus: Corpus | str | Path,
     out: str | Path,
     *,
-    method: str = "full",
+    method: str | None = None,
+    task: str | None = None,
     minutes: float | None = None,
     seed: int | None = None,
     **settings: Any,
 ) -> Trained:
-    """Fit a run to other content by a method: full, head or lora. settings: of the method, and `prior`, a share of each batch
-    that is what the run made before, so that it forgets less."""
+    """Fit a run to other content by a method: full, head or lora; or to a task: classify, regress, caption, restore. settings: of the
+    method and the task, and `prior`, a share of each batch that is what the run made before, so that it forgets less."""
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
-    return Trained(_adapt.adapt(run.run, corpus, Path(out), method=method, minutes=minutes, seed=seed, given=settings))
+    options = {"method": method, "task": task, "minutes": minutes, "seed": seed, "given": settings}
+    return Trained(_adapt.adapt(run.run, corpus, Path(out), **options))
 
 
 def pretrain(

@@ -130,7 +130,8 @@ def adapt(
     run: Annotated[Path, typer.Argument(help="a run to begin from")],
     corpus: Annotated[Path, typer.Argument(help="a corpus of what it shall learn")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new run")],
-    method: Annotated[str, typer.Option(help="full, head or lora")] = "full",
+    method: Annotated[str | None, typer.Option(help="full, head or lora; none: full, and head for a task")] = None,
+    task: Annotated[str | None, typer.Option(help="classify, regress, caption or restore; none: make pieces")] = None,
     minutes: Minutes = None,
     seed: Seed = None,
     settings: Settings = None,
@@ -142,7 +143,7 @@ def adapt(
     from maquette.verbs.adapt import adapting
 
     given = dict(parse_assignment(a) for a in settings or [])
-    options = {"method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+    options = {"method": method, "task": task, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
     _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
 
 
@@ -205,7 +206,9 @@ def generate(
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
-    """Make new pieces; each file carries what is needed to make it again."""
+    """Make new pieces; each file carries what is needed to make it again. Of a run of a task: what it says about --source."""
+    from maquette.verbs.heads import is_task
+
     wish = _wish(
         seed=seed,
         condition=_pairs(condition or []),
@@ -231,7 +234,9 @@ def generate(
         opened, wish, interpolate, n = _like(like, run, n)
     else:
         opened = _run_at(run)
-    if interpolate:
+    if is_task(opened.stage):
+        _answered(opened, wish, out, device)
+    elif interpolate:
         _walk(opened, interpolate, frames, wish, out, device)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
@@ -332,6 +337,14 @@ def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto", f
         save([piece], folder, formats)
     sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
     typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet}")
+
+
+def _answered(run: Run, wish: Any, out: Path | None, device: str) -> None:
+    from maquette.verbs.answer import answer, save
+    from maquette.verbs.generate import next_folder
+
+    found = answer(run, wish, device)
+    typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run))}")
 
 
 def _stream(run: Run, wish: Any, device: str) -> None:

@@ -13,6 +13,7 @@ from maquette.recipe import Recipe
 from maquette.run import Run
 from maquette.verbs.drive import Progress
 from maquette.verbs.fitting import fitted_to
+from maquette.verbs.heads import head_recipe
 from maquette.verbs.train import training
 
 FEWEST = 4  # training pieces that a model may be adapted to
@@ -30,18 +31,25 @@ def adapting(
     corpus: Corpus,
     out: Path,
     *,
-    method: str = "full",
+    method: str | None = None,
+    task: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
     given: Mapping[str, Any] | None = None,
     loggers: tuple[str, ...] = (),
 ) -> Iterator[Progress]:
-    """Fit a generative run to other content; the same line goes on. given: settings of the method, and `prior` (see prior.py).
+    """Fit a generative run to other content, or any run to a task; the same line goes on. given: settings of the method, and `prior` (see
+    prior.py); with a task its own too. method: none is full, and head for a task.
 
     Raises SettingError, SpaceError, RunError, CorpusError.
     """
-    recipe = adapted(run, method, given or {}, minutes=minutes, steps=steps, seed=seed)
+    if task is not None:
+        fitted = fitted_to(run, corpus, own_conditions=True)
+        recipe = head_recipe(run, fitted, task, method or "head", given)
+        yield from training(fitted, timed(recipe, minutes, steps, seed), out, loggers=loggers)
+        return
+    recipe = adapted(run, method or "full", given or {}, minutes=minutes, steps=steps, seed=seed)
     fitted = fitted_to(run, corpus)
     if fitted.size("train") < FEWEST:
         raise SettingError(
@@ -49,6 +57,11 @@ def adapting(
         )
     yield from training(fitted, recipe, out, loggers=loggers)
     only_here(Run.open(out).keep_adapter)
+
+
+def timed(recipe: Recipe, minutes: float | None, steps: int | None, seed: int | None) -> Recipe:
+    train = recipe.train if steps is None else {**recipe.train, "steps": steps}
+    return recipe.model_copy(update={"minutes": minutes, "seed": recipe.seed if seed is None else seed, "train": train})
 
 
 def adapted(
