@@ -12,6 +12,7 @@ from maquette.piece import Piece
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
 from maquette.verbs import adapt as _adapt
+from maquette.verbs import answer as _answer
 from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
@@ -34,6 +35,10 @@ class Trained:
     def generate(self, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
         """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish)."""
         return generate(self, n, device=device, **wish)
+
+    def answer(self, source: str | Path, *, device: str = "auto", **wish: Any) -> Any:
+        """What a run of a task says about a file: .facts, .words, and .piece where it restores one. wish: keep, seed, temperature."""
+        return _answer.answer(self.run, _generate.Wish(source=str(source), **wish), device)
 
     def interpolate(self, first: int, last: int, frames: int = 24, **wish: Any) -> list[Piece]:
         return _generate.interpolate(self.run, first, last, frames, _generate.Wish(**wish))
@@ -113,7 +118,8 @@ def adapt(
     """
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
-    return Trained(_adapt.adapt(run.run, corpus, Path(out), method=method, minutes=minutes, seed=seed, given=settings))
+    options = {"method": method, "task": task, "minutes": minutes, "seed": seed, "given": settings}
+    return Trained(_adapt.adapt(run.run, corpus, Path(out), **options))
 
 
 def pretrain(

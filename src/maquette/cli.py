@@ -231,7 +231,9 @@ def generate(
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
-    """Make new pieces; each file carries what is needed to make it again."""
+    """Make new pieces; each file carries what is needed to make it again. Of a run of a task: what it says about --source."""
+    from maquette.verbs.heads import is_task
+
     wish = _wish(
         seed=seed,
         condition=_pairs(condition or []),
@@ -257,7 +259,9 @@ def generate(
         opened, wish, interpolate, n = _like(like, run, n)
     else:
         opened = _run_at(run)
-    if interpolate:
+    if is_task(opened.stage):
+        _answered(opened, wish, out, device)
+    elif interpolate:
         _walk(opened, interpolate, frames, wish, out, device)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
@@ -359,6 +363,14 @@ def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto", f
         save([piece], folder, formats)
     sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
     typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet}")
+
+
+def _answered(run: Run, wish: Any, out: Path | None, device: str) -> None:
+    from maquette.verbs.answer import answer, save
+    from maquette.verbs.generate import next_folder
+
+    found = answer(run, wish, device)
+    typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run))}")
 
 
 def _stream(run: Run, wish: Any, device: str) -> None:

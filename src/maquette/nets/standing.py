@@ -97,7 +97,7 @@ KINDS = {
 def cells(network: nn.Module, x: Tensor, space: Space) -> Tensor:
     """x (B, *shape) -> (B, M, D): the places of the coarsest grid, or each token of the first window with what the network makes of it."""
     if space.kind == "tokens":
-        return _tokens(network, x[:, : space.shape[0]])
+        return _tokens(network, x[:, : _span(network)])
     h = seen(network, x)[-1]
     return h.unsqueeze(1) if h.ndim == 2 else rearrange(h, "b c ... -> b (...) c")
 
@@ -108,7 +108,7 @@ def vector(network: nn.Module, x: Tensor, space: Space) -> Tensor:
         return pooled(seen(network, x)[-1])
     counted = space.counted(x) if space.ragged else torch.ones_like(x, dtype=torch.bool)
     total: Tensor | float = 0.0
-    for part, mine in zip(x.split(space.shape[0], 1), counted.split(space.shape[0], 1), strict=True):
+    for part, mine in zip(x.split(_span(network), 1), counted.split(_span(network), 1), strict=True):
         if bool(mine.any()):
             total = total + (_tokens(network, part) * mine.unsqueeze(2)).sum(1)
     return total / counted.sum(1, keepdim=True)
@@ -119,9 +119,14 @@ def _tokens(network: nn.Module, x: Tensor) -> Tensor:
     room = _room(network)
     context = None if room is None else x.new_zeros(len(x), room, dtype=torch.float32)
     if isinstance(network, TokenDecoder):
-        return network(x[:, : network.length - 1], context)[:, 1:]
+        return network(x, context)[:, 1:]
     hidden = torch.rand(x.shape, device=x.device) < (HIDDEN if network.training else 0.0)
     return network(x, hidden, context)
+
+
+def _span(network: Any) -> int:
+    """Tokens that a network reads at once; a chain has its start before them."""
+    return network.length - isinstance(network, TokenDecoder)
 
 
 def _room(network: Any) -> int | None:

@@ -35,6 +35,7 @@ def adapting(
     task: str | None = None,
     method: str | None = None,
     minutes: float | None = None,
+    steps: int | None = None,
     seed: int | None = None,
     given: Mapping[str, Any] | None = None,
     loggers: tuple[str, ...] = (),
@@ -55,7 +56,7 @@ def adapting(
     recipe = (
         head_recipe(run, fitted, task, method or "head", given) if task else adapted(run, method or "full", given or {})
     )
-    chosen = {"minutes": minutes, "seed": seed}
+    chosen = {"minutes": minutes, "seed": seed, "train": steps and {**recipe.train, "steps": steps}}
     recipe = recipe.model_copy(update={k: v for k, v in chosen.items() if v is not None})
     yield from training(fitted, recipe, out, loggers=loggers)
     only_here(Run.open(out).keep_adapter)
@@ -63,12 +64,15 @@ def adapting(
 
 def adapted(run: Run, method: str, given: Mapping[str, Any]) -> Recipe:
     """The recipe of the adapted run: the base's, from its weights, by `method`; the minutes and steps are its own."""
-    known = catalog.settings(plan).model_fields
-    training = {k.removeprefix("train."): v for k, v in given.items() if k.removeprefix("train.") in known}
-    own = {k: v for k, v in given.items() if k.removeprefix("train.") not in known}
+    own = {"prior", *catalog.settings(catalog.find("adapters", method)).model_fields}
+    training = {
+        k.removeprefix("train."): v
+        for k, v in given.items()
+        if k not in own and k.removeprefix("train.") in catalog.settings(plan).model_fields
+    }
     changes = {
         "start": str(run.path),
-        "adapter": {"method": method, **own},
+        "adapter": {"method": method, **{k: v for k, v in given.items() if k.removeprefix("train.") not in training}},
         "minutes": None,
         "train": {**run.recipe.train, "steps": None, **training},
     }

@@ -25,7 +25,9 @@ from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
 from maquette.verbs import reading
+from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
+from maquette.verbs.heads import is_task
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
 FEWEST = 10  # held-out pieces below which nothing can be measured against them
@@ -116,6 +118,10 @@ def audit(
     modality = catalog.modality(corpus.facts["modality"])
     folder = Path(out) if out else run.path / ("audit" if against is None else f"audit-{against.path.name}")
     about = {"run": run.path.name, "weights": identity(run), "model": run.recipe.model, "first_seed": seed}
+    if is_task(run.stage):
+        return Audit(
+            *examine(run, corpus, modality, folder, {k: about[k] for k in ("run", "weights", "model")}, device)
+        )
     lent = lend(judge, corpus) if judge is not None else None
     if corpus.spec.space.ragged:
         found = reading.read(run, corpus, modality, samples, seed, device)

@@ -34,6 +34,8 @@ def head_recipe(
     source = run.codec or run
     _same_space(source, corpus)
     own, training, adapter = _sorted(kind, given or {})
+    if "prior" in adapter:
+        raise SettingError("prior keeps what a model makes; a task makes nothing, drop it")
     recipe = make_recipe(
         {
             "model": task,

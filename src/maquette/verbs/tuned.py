@@ -98,7 +98,7 @@ def _luck(repeats: tuple[tuple[float, ...], ...], same: bool, fails: bool) -> st
         again = f" Other seeds give {usual}." if usual else ""
         return f"Nothing that was tried beats the usual settings.{again}"
     if not all(repeats):
-        return "The time did not allow to repeat the best with another seed, so a part of its lead may be luck; the same line with more --minutes does."
+        return "The time did not allow to repeat the best with another seed, so a part of its lead may be luck; the same line with more minutes does."
     told = f"With other seeds the best settings give {best}, the usual ones {usual}"
     if fails:
         return f"{told}: the gain does not survive, it was luck, and best.toml holds the usual settings."
