@@ -190,12 +190,19 @@ class Run:
         for adapter in adapters:
             self.lay_on(model, adapter)
         if not isinstance(model, GenerativeModel):
-            name = self.recipe.model
-            raise RunError(
-                f"{self.path} is a run of {name}, which makes nothing alone; it is half of a pair: {name}+transformer"
-            )
+            raise RunError(f"{self.path} is a run of {self.recipe.model}, which makes nothing alone; {self.use(model)}")
         codec = self.codec.load_model(device) if self.codec else None
         return Sampler(self.partners(model), codec)  # type: ignore[arg-type]
+
+    def use(self, model: Model) -> str:
+        """What a run that makes nothing is for."""
+        if getattr(model, "headed", False):
+            return f"it answers about a piece: `maquette generate {self.path} --source FILE`, and `.answer(source)` in Python"
+        if hasattr(model, "decode"):
+            return f"it is half of a pair: {self.recipe.model}+transformer"
+        if hasattr(model, "embed"):
+            return f"it holds features, for `maquette train CORPUS --start {self.path}` and `maquette audit RUN --judge {self.path}`"
+        return "what it answers is asked of it in Python, from `Run.load_model()`"
 
     def usual_condition(self, seeds: Sequence[int]) -> Tensor | None:
         """A condition for each seed, its label drawn as often as it occurs in training; None without labels."""

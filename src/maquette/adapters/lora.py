@@ -43,11 +43,13 @@ class Lora:
         for layer in layers.values():
             thin(layer, min(self.rank, most(layer)), (self.alpha or USUAL * self.rank) / self.rank)
         own = {f"{name}.{part}" for name in layers for part in ("lora_A", "lora_B")}
+        own |= {name for name, _ in model.named_parameters() if under(name, _new(model))}
         restrict(model, "lora", vars(self).copy(), own.__contains__, pace=self.pace, adam=True)
 
     def _chosen(self, model: Model) -> dict[str, nn.Module]:
         kinds = (nn.Linear, *(CONVS * self.conv), *(TABLES * self.tables))
-        known = {n: m for n, m in model.named_modules() if type(m) in KINDS and not under(n, model.teachers)}
+        whole = (*model.teachers, *_new(model))
+        known = {n: m for n, m in model.named_modules() if type(m) in KINDS and not under(n, whole)}
         found = {n: m for n, m in known.items() if type(m) in kinds and self._searched(n)}
         if not found:
             some = ", ".join(list(known)[:6]) or "none"
@@ -67,3 +69,8 @@ class Lora:
             raise SettingError(
                 f"adapter.targets should be a regular expression; {self.targets!r} came: {error}"
             ) from None
+
+
+def _new(model: Model) -> tuple[str, ...]:
+    """What a task head puts on the network of a start: it knows nothing yet, and so moves whole."""
+    return model.heads if getattr(model, "headed", False) else ()

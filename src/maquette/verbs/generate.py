@@ -82,6 +82,11 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
         raise SettingError(f"the number of pieces should be >= 1; {n} came")
     modality = catalog.modality(run.facts["corpus"]["modality"])
     sampler = run.sampler(pick_device(device), wish.adapters)
+    if not getattr(sampler.model, "alone", True) and not (wish.source and wish.keep):
+        raise UsageError(
+            f"{run.path} is a run of {run.recipe.model}, which makes nothing alone but fills in what is missing: give a piece with "
+            "--source and what stays of it with --keep"
+        )
     request = to_request(run, modality, wish, range(wish.seed, wish.seed + n))
     for start in range(0, n, CHUNK):
         part = request.rows(start, min(start + CHUNK, n))
