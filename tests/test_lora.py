@@ -84,8 +84,8 @@ def test_only_what_may_move_moves_and_going_on_is_bit_exact(name: str, method: s
             kept = {f: load(save({k: v.clone() for k, v in t.items()})) for f, t in now.tensors().items()}, now.facts()
     for again in loop(adapted(name, method), batches(home(name)), plan, kept):  # noqa: B007
         pass
-    for mine, theirs in ((now.model, again.model), (now.averaged, again.averaged)):
-        assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in mine.state_dict().items())
+    for mine, other in ((now.model, again.model), (now.averaged, again.averaged)):
+        assert all(torch.equal(v, other.state_dict()[k]) for k, v in mine.state_dict().items())
     moved = {k for k, p in now.model.named_parameters() if not torch.equal(before[k], p)}
     may = {k for k, _ in now.model.named_parameters() if any(p.moves(k) for p in now.model.phases)}
     assert moved == may
@@ -179,14 +179,15 @@ def test_a_step_of_decoding_knows_the_thin_matrices() -> None:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize(
     "settings",
-    [{"targets": "proj$"}, {"targets": "", "tables": True, "rank": 8}],
-    ids=["layers", "tables too"],
+    [({"targets": "proj$"}, {}), ({"tables": True, "rank": 8}, {}), ({"tables": True}, {"tied": True})],
+    ids=["layers", "tables too", "tied"],
 )
-def test_peft_lays_it_onto_the_exported_base(settings: dict, tmp_path: Path) -> None:
+def test_peft_lays_it_onto_the_exported_base(settings: tuple[dict, dict], tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="needs the extra peft: pip install 'maquette[peft]'")
-    base = small_transformer()
+    base = small_transformer(**settings[1])
+    plain = copy.deepcopy(base)
     write_huggingface(base, tmp_path / "base", None, "")
-    Lora(**{"rank": 3, "alpha": 5} | settings).apply(base)
+    Lora(**{"rank": 3, "alpha": 5} | settings[0]).apply(base)
     save_adapter(stirred(base), tmp_path / "adapter", {"base": "-"})
     model = peft.PeftModel.from_pretrained(theirs(tmp_path / "base"), tmp_path / "adapter").eval()
     tokens = torch.randint(0, 5, (3, 9), generator=torch.Generator().manual_seed(0))
@@ -195,6 +196,8 @@ def test_peft_lays_it_onto_the_exported_base(settings: dict, tmp_path: Path) -> 
         found = model(torch.cat([torch.full((3, 1), base.vocabulary), tokens], 1)).logits
     assert torch.allclose(found[..., : base.vocabulary], ours, atol=1e-4)
     assert torch.allclose(found[..., base.vocabulary], ours.mean(-1), atol=1e-4)
+    load_adapter(plain, tmp_path / "adapter")
+    assert torch.allclose(plain.logits(tokens), ours, atol=1e-4)
 
 
 # ---- runs
@@ -227,7 +230,7 @@ def test_a_piece_remembers_its_adapters(base: Run, style: Run) -> None:
     piece = generate(base, 2, wish)[1]
     again = generate(base, 1, like(piece.facts, base))[0]
     assert torch.equal(torch.as_tensor(again.content), torch.as_tensor(piece.content))
-    with pytest.raises(RunError, match="is not .* the one that made this piece"):
+    with pytest.raises(RunError, match=r"is not .* the one that made this piece"):
         like({**piece.facts, "adapters": ["0" * 32]}, base)
 
 
@@ -294,3 +297,21 @@ def test_the_fingerprint_of_the_base_is_kept(base: Run, style: Run) -> None:
 
     facts = facts_of(style.path / "adapter")
     assert facts["base"] == identity(base) and facts["method"] == "lora" and facts["settings"]["rank"] == 2
+
+
+def test_the_suite_covers_every_adapter() -> None:
+    assert set(METHODS) == set(catalog.names("adapters"))
+    for name in METHODS:
+        assert all(row["description"] for row in catalog.table(catalog.find("adapters", name)))
+
+
+def test_the_command_line_lays_an_adapter_on(base: Run, style: Run, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from maquette.cli import app
+
+    line = ["generate", str(base.path), "-n", "1", "-o", str(tmp_path / "out"), "--adapter"]
+    done = CliRunner().invoke(app, [*line, f"{style.path}:0.7"], catch_exceptions=False)
+    assert done.exit_code == 0 and len(list((tmp_path / "out").glob("0*.png"))) == 1
+    with pytest.raises(UsageError, match="should be a number"):
+        CliRunner().invoke(app, [*line, f"{style.path}:x"], catch_exceptions=False)

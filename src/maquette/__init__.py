@@ -18,6 +18,7 @@ _HOMES = {
     "pretrain": "api",
     "train": "api",
     "adapt": "api",
+    "tune": "api",
     "generate": "api",
     "audit": "api",
     "create": "api",

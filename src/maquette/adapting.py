@@ -38,6 +38,7 @@ WEIGHTS, CONFIG, COUNTED, FACTS = (
     "maquette.json",
 )
 NORMS = nn.modules.batchnorm._BatchNorm
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"  # of a language model
 BEFORE = "base_model.model."  # peft's prefix of every name
 
 
@@ -112,14 +113,14 @@ def merged(model: Model) -> Model:
 
 def save_adapter(model: Model, folder: str | Path, facts: Mapping[str, Any]) -> Path:
     """The thin matrices of an adapted model alone; facts: {"base": fingerprint of the run it belongs to, ...}. Raises SettingError, StorageError."""
-    layers = dict(thinned(model))
+    layers = _as_exported(model)
     if not layers:
         raise SettingError(
             "only a model with thin matrices (method lora) has an adapter of its own; a run of another method is whole"
         )
     told = {k: v for k, v in (model.adaptation or {}).items() if k != "phases"}
     with files.full_disk_in_words(Path(folder)), building(Path(folder)) as out:
-        _save(_to_peft(model, layers), out / WEIGHTS)
+        _save(_to_peft(layers), out / WEIGHTS)
         _save(_counted(model), out / COUNTED)
         files.write_json(out / CONFIG, _config(model, layers))
         files.write_json(out / FACTS, {"version": VERSION, **told, **facts})
@@ -131,16 +132,26 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     files.write_with(path, lambda temporary: save_file(plain, temporary, metadata={"format": "pt"}))
 
 
-def _to_peft(model: Model, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def _as_exported(model: Model) -> dict[str, nn.Module]:
+    """Thin layers by name. A table that is embedding and head at once is two in an export."""
+    layers = dict(thinned(model))
+    return layers | ({HEAD: layers[EMBEDDING]} if EMBEDDING in layers and _tied(model) else {})
+
+
+def _tied(model: Model) -> bool:
+    return getattr(model, HEAD, model) is None
+
+
+def _to_peft(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():
         a, b = layer.lora_A, layer.lora_B
         if isinstance(layer, CONVS):
             b = b.reshape(*b.shape, *(1,) * (a.ndim - 2))
         if isinstance(layer, Table):  # exported tables have one row more, for the start
-            start = b.mean(0, keepdim=True) if name == "lm_head" else b.new_zeros(1, b.shape[1])
+            start = b.mean(0, keepdim=True) if name == HEAD else b.new_zeros(1, b.shape[1])
             b = torch.cat([b, start])
-        if isinstance(layer, TABLES) and name != "lm_head":
+        if isinstance(layer, TABLES) and name != HEAD:
             found |= {f"{BEFORE}{name}.lora_embedding_A": b.T, f"{BEFORE}{name}.lora_embedding_B": a.T}
         else:
             found |= {f"{BEFORE}{name}.lora_A.weight": a, f"{BEFORE}{name}.lora_B.weight": b}
@@ -160,7 +171,7 @@ def _config(model: Model, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
     less = {name: r for name, r in ranks.items() if r != rank}
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if "model.embed_tokens" in dict(model.named_modules()) else None,
+        "task_type": "CAUSAL_LM" if EMBEDDING in dict(model.named_modules()) else None,
         "base_model_name_or_path": None,
         "inference_mode": True,
         "r": rank,
@@ -203,6 +214,8 @@ def load_adapter(model: Model, folder: str | Path, weight: float = 1.0) -> None:
     config, tensors, counted = _read(Path(folder))
     layers = dict(model.named_modules())
     for name in config["target_modules"]:
+        if name == HEAD and _tied(model):
+            continue
         _add(layers.get(name), name, tensors, weight * _scale(config, name), folder)
     _count(model, counted, weight)
 

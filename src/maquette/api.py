@@ -19,6 +19,7 @@ from maquette.verbs import generate as _generate
 from maquette.verbs import prepare as _prepare
 from maquette.verbs import pretrain as _pretrain
 from maquette.verbs import train as _train
+from maquette.verbs import tune as _tune
 
 
 @dataclass(frozen=True)
@@ -81,19 +82,40 @@ def train(
     return Trained(_train.train(corpus, recipe, place))
 
 
+def tune(
+    corpus: Corpus | str | Path,
+    *,
+    trials: int = 20,
+    minutes: float = 30.0,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> _tune.Tuned:
+    """Search the best settings on the validation split. choices: model, size, seed; settings: those that are fixed.
+
+    The result's `recipe` goes into `train(corpus, recipe=...)`.
+    """
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = to_recipe(None, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
+    return _tune.tune(corpus, recipe, trials=trials, minutes=minutes, out=Path(out) if out else None)
+
+
 def adapt(
     run: Trained | str | Path,
     corpus: Corpus | str | Path,
     out: str | Path,
     *,
-    method: str | None = None,
     task: str | None = None,
+    method: str | None = None,
     minutes: float | None = None,
     seed: int | None = None,
     **settings: Any,
 ) -> Trained:
-    """Fit a run to other content by a method: full, head or lora; or to a task: classify, regress, caption, restore. settings: of the
-    method and the task, and `prior`, a share of each batch that is what the run made before, so that it forgets less."""
+    """Fit a run to other content by a method (full, head, lora), or put a task head on it (classify, regress, caption, restore).
+
+    settings: of the method, of the task, of training by their names; `prior`, a share of each batch that is what the run made before, so
+    that it forgets less.
+    """
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
     options = {"method": method, "task": task, "minutes": minutes, "seed": seed, "given": settings}

@@ -131,19 +131,19 @@ def adapt(
     corpus: Annotated[Path, typer.Argument(help="a corpus of what it shall learn")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new run")],
     method: Annotated[str | None, typer.Option(help="full, head or lora; none: full, and head for a task")] = None,
-    task: Annotated[str | None, typer.Option(help="classify, regress, caption or restore; none: make pieces")] = None,
+    task: Annotated[str | None, typer.Option(help="a head on the run: classify, regress, caption or restore")] = None,
     minutes: Minutes = None,
     seed: Seed = None,
     settings: Settings = None,
     log: Trackers = "",
 ) -> None:
-    """Fit a trained run to other content; the same line resumes."""
+    """Fit a trained run to other content, or put a task head on it; the same line resumes."""
     from maquette.corpus import Corpus
     from maquette.recipe import parse_assignment
     from maquette.verbs.adapt import adapting
 
     given = dict(parse_assignment(a) for a in settings or [])
-    options = {"method": method, "task": task, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+    options = {"task": task, "method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
     _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
 
 
@@ -170,6 +170,31 @@ def pretrain(
     opened = Corpus.open(corpus)
     chosen = to_recipe(recipe_for(task, opened, {"minutes": minutes, "size": size, "seed": seed}), {}, settings or [])
     _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
+
+
+@app.command()
+def tune(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the study; none: <corpus>.tune/<model>")] = None,
+    model: Model = None,
+    trials: Annotated[int, typer.Option(help="of the whole study, over all processes")] = 20,
+    minutes: Annotated[float, typer.Option(help="of this process, for all its trials together")] = 30.0,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+) -> None:
+    """Search the best settings by short trainings, judged on the validation split; the same line goes on, in several processes too."""
+    from maquette.api import to_recipe
+    from maquette.corpus import Corpus
+    from maquette.verbs.tune import tuning
+
+    recipe = to_recipe(None, {"model": model, "size": size, "seed": seed}, settings or [])
+    for event in tuning(Corpus.open(corpus), recipe, trials=trials, minutes=minutes, out=out):
+        if isinstance(event, str):
+            typer.echo(event)
+            continue
+        typer.echo(event.words)
+        typer.echo(f"report: {event.report}\nrecipe: {event.best}\nnext: {event.next}")
 
 
 @app.command()
@@ -247,6 +272,7 @@ def generate(
 def audit(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     corpus: Annotated[Path | None, typer.Option(help="the corpus, where it has moved")] = None,
+    against: Annotated[Path | None, typer.Option(help="another corpus to compare it with")] = None,
     out: Out = None,
     samples: Annotated[
         int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
@@ -256,7 +282,7 @@ def audit(
     ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are."""
-    _audit(_run_at(run), corpus, out, samples, judge)
+    _audit(_run_at(run), corpus, out, samples, against, judge)
 
 
 @app.command()
@@ -368,12 +394,18 @@ def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | 
 
 
 def _audit(
-    run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None, judge: Path | None = None
+    run: Run,
+    corpus: Path | None,
+    out: Path | None = None,
+    samples: int | None = None,
+    against: Path | None = None,
+    judge: Path | None = None,
 ) -> None:
     from maquette.corpus import Corpus
     from maquette.verbs.audit import audit as verb
 
-    made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out, judge=judge)
+    opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
+    made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
 

@@ -198,6 +198,9 @@ class Model(nn.Module, ABC):
     enters: ClassVar[
         Mapping[str, str]
     ] = {}  # parts of it that may start from a part of another model: own name -> there
+    search: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # what `tune` tries beside the sizes: [one, of, these], (from, to), or None: leave it alone
     batch_size: ClassVar[int] = 64
     concluded_on: ClassVar[int | None] = 20_000  # pieces of the train split that `conclude` sees; none: all
     bf16: ClassVar[bool] = False  # whether bf16 autocast is the default where the hardware has it

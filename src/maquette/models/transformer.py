@@ -41,8 +41,9 @@ class Transformer(GenerativeModel):
         "medium": {"width": 192, "layers": 6},
         "large": {"width": 512, "layers": 12, "head_width": 64},
     }
+    search = {"width": [None, 48, 192], "layers": [None, 2, 6], "head_width": None}
     bf16 = True
-    enters = {"encoder": "encoder", "model": "encoder"}
+    enters = {"encoder": "encoder", "model": "encoder", "lm_head": "exercises.masked.lm_head"}
     heads = ("lm_head", "*norm", "condition", "*.film", "*.start", "*.mask")
 
     def __init__(

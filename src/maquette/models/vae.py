@@ -41,6 +41,7 @@ class VAE(GenerativeModel):
         "medium": {"width": 64, "dense": 1024, "blocks": 2},
         "large": {"width": 128, "dense": 2048, "blocks": 3},
     }
+    search = {"blocks": None, "latent_size": [None, 8, 32], "beta": (0.3, 3.0)}
     batch_size = 32
     concluded_on = 30_000
     bf16 = True

@@ -38,6 +38,7 @@ class VQVAE(Model):
         "medium": {"width": 96, "blocks": 1},
         "large": {"width": 128, "blocks": 2},
     }
+    search = {"blocks": [0, 1]}
     batch_size = 32
     enters: ClassVar[Mapping[str, str]] = {"encoder.0": "encoder"}
     heads = ("decoder.head", "decoder.rises")

@@ -30,7 +30,7 @@ class Views(Exercise):
         body: str,
         size: Size,
         warp: float | None = None,
-        erase: float = 0.25,
+        erase: float | None = None,
         light: float | None = None,
         noise: float = 0.05,
         mirror: bool | None = None,
@@ -39,9 +39,9 @@ class Views(Exercise):
         self.spec, self.body = spec, body
         coloured = spec.space.kind == "grid" and spec.space.shape[0] >= 3
         self.chance = {
-            "warp": (0.35 if coloured else 0.2) if warp is None else warp,
-            "erase": erase,
-            "light": (0.4 if coloured else 0.1) if light is None else light,
+            "warp": (0.1 if coloured else 0.2) if warp is None else warp,
+            "erase": (0.4 if coloured else 0.25) if erase is None else erase,
+            "light": (0.6 if coloured else 0.1) if light is None else light,
             "noise": noise,
             "mirror": coloured if mirror is None else mirror,
         }
@@ -94,11 +94,14 @@ class Contrast(Practice):
         size: Annotated[Size, Field(description="of that model on the dial")] = "small",
         warp: Annotated[
             float | None,
-            Field(ge=0, lt=1, description="how far pieces are turned, stretched and moved; none: 0.2, of colours 0.35"),
+            Field(ge=0, lt=1, description="how far pieces are turned, stretched and moved; none: 0.2, of colours 0.1"),
         ] = None,
-        erase: Annotated[float, Field(ge=0, lt=1, description="share of each axis of a box that is emptied")] = 0.25,
+        erase: Annotated[
+            float | None,
+            Field(ge=0, lt=1, description="share of each axis of a box that is emptied; none: 0.25, of colours 0.4"),
+        ] = None,
         light: Annotated[
-            float | None, Field(ge=0, lt=1, description="change of brightness; none: 0.1, of colours 0.4")
+            float | None, Field(ge=0, lt=1, description="change of brightness; none: 0.1, of colours 0.6")
         ] = None,
         noise: Annotated[float, Field(ge=0, description="standard deviation, in [-1, 1]")] = 0.05,
         mirror: Annotated[bool | None, Field(description="left and right are one; none: of colours only")] = None,

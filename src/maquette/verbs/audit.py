@@ -26,6 +26,7 @@ from maquette.run import Run, identity
 from maquette.space import SampleRequest
 from maquette.verbs import reading
 from maquette.verbs.examining import examine
+from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
@@ -89,6 +90,7 @@ def audit(
     run: Run,
     corpus: Corpus | None = None,
     *,
+    against: Corpus | None = None,
     samples: int | None = None,
     seed: int = 0,
     out: Path | None = None,
@@ -97,11 +99,15 @@ def audit(
 ) -> Audit:
     """Sample from the run and compare with the test split; writes audit.json, audit.html and closest.png.
 
+    corpus   the one it was trained on, where that has moved
+    against  another one, to which it is compared as if it had been trained on that: how far it is before it is adapted
     samples  none: as many as the test split has, at least 48 and at most 2,000. Raises RunError, CorpusError, SettingError.
     judge    a run with features (`maquette pretrain`) in which pieces are compared; none: an encoder trained for the audit
     """
+    if against is not None:
+        corpus = fitted_to(run, against)
     corpus = corpus or corpus_of(run)
-    if corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
+    if against is None and corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
         raise CorpusError(
             f"{corpus.path} is not the corpus {run.path} was trained on, or was prepared anew since; an audit against it "
             "would mean nothing. Give the right one with --corpus"
@@ -110,7 +116,7 @@ def audit(
     if n < 1:
         raise SettingError(f"samples should be >= 1; {samples} came")
     modality = catalog.modality(corpus.facts["modality"])
-    folder = Path(out) if out else run.path / "audit"
+    folder = Path(out) if out else run.path / ("audit" if against is None else f"audit-{against.path.name}")
     about = {"run": run.path.name, "weights": identity(run), "model": run.recipe.model, "first_seed": seed}
     if is_task(run.stage):
         return Audit(

@@ -34,6 +34,7 @@ class Progress:
     """What training tells whoever drives it, about once a second and at every event.
 
     stage  the model in training; logs  "phase/term" -> value; news  a sentence, mostly empty
+    state  the training itself, for who wants to look at the model on its way
     """
 
     stage: str
@@ -44,6 +45,7 @@ class Progress:
     seconds_left: float | None
     sheet: Path | None
     news: str = ""
+    state: TrainState | None = None
 
 
 def drive(
@@ -91,7 +93,7 @@ def _progress(run: Run, now: TrainState, budget: Budget, keeper: Keeper, news: s
     logs = {k: float(v) for k, v in now.logs.items()}
     speed = now.plan.batch_size / budget.seconds_per_step if budget.seconds_per_step else 0.0
     left = budget.seconds_per_step * (now.steps - now.step) if now.steps and budget.seconds_per_step else None
-    return Progress(run.stage, now.step, now.steps, logs, speed, left, keeper.sheet, news)
+    return Progress(run.stage, now.step, now.steps, logs, speed, left, keeper.sheet, news, now)
 
 
 class Validation:
