@@ -157,7 +157,7 @@ def test_numbers_are_learnt_and_judged_beside_their_mean(
 
 
 def test_captions_are_written(columns: Corpus, tmp_path: Path) -> None:
-    recipe = tiny("caption", 120, batch_size=32, lr=3e-3)
+    recipe = tiny("caption", 80, batch_size=32, lr=3e-3)
     run = train(columns, recipe, tmp_path / "run")
     found = {f.name: f for f in audit(run).findings}
     assert found["nats a word"].value < found["nats a word"].reference

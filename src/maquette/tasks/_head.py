@@ -82,6 +82,10 @@ class TaskHead(Model):
         """x (B, *shape), of a ragged space (B, n) of any n -> (B, D), with gradients where the body moves."""
         return vector(self.body, x, self.spec.space)
 
+    def read(self, x: Tensor) -> Tensor:
+        """x (B, *shape) -> what the head says, (B, out)"""
+        return self.head(self.features(x), self.frozen)  # type: ignore[operator]
+
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """The same without gradients, in parts that fit into memory."""
@@ -99,18 +103,27 @@ class TaskHead(Model):
 
 
 class Readout(nn.Module):
-    """features (B, D) -> (B, out): each number at mean 0 and deviation 1, then dense layers."""
+    """features (B, D) -> (B, out): standardised, then dense layers.
+
+    still: the features come from a frozen network, and so have one mean and deviation over all pieces; those of a network that moves are
+    standardised within each piece, for figures that lag behind it would tell early stopping lies.
+    """
 
     def __init__(self, features: int, hidden: int, out: int, dropout: float):
         super().__init__()
-        self.norm = nn.BatchNorm1d(features, affine=False, momentum=0.05)
+        self.norm = nn.BatchNorm1d(features, affine=False)
         between = [nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout)] if hidden else [nn.Dropout(dropout)]
         self.layers = nn.Sequential(*between, nn.Linear(hidden or features, out))
 
-    def forward(self, h: Tensor) -> Tensor:
-        learning = self.training and len(h) > 1
-        mean, var = self.norm.running_mean, self.norm.running_var
-        return self.layers(F.batch_norm(h.float(), mean, var, training=learning, momentum=0.05))
+    def forward(self, h: Tensor, still: bool) -> Tensor:
+        return self.layers(self._over_pieces(h.float()) if still else F.layer_norm(h.float(), h.shape[1:]))
+
+    def _over_pieces(self, h: Tensor) -> Tensor:
+        learning, seen = self.training and len(h) > 1, self.norm.num_batches_tracked
+        if learning:
+            seen += 1
+        share = max(0.01, 1 / max(1, int(seen)))  # the mean of all batches so far
+        return F.batch_norm(h, self.norm.running_mean, self.norm.running_var, training=learning, momentum=share)
 
 
 def width_of(model: TaskHead) -> int:

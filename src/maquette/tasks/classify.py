@@ -45,7 +45,7 @@ class Classify(TaskHead):
 
     def logits(self, x: Tensor) -> Tensor:
         """x (B, *shape) -> (B, names)"""
-        return self.head(self.features(x))
+        return self.read(x)
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         nats, right, known = self.judged(batch)

@@ -45,12 +45,12 @@ class Regress(TaskHead):
         """(B,) each: squared error in standard deviations, whether the number is known."""
         asked = self.asked(batch)[:, 0]
         known = ~asked.isnan()
-        return (self.head(self.features(batch.x))[:, 0] - torch.nan_to_num(asked)).square(), known
+        return (self.read(batch.x)[:, 0] - torch.nan_to_num(asked)).square(), known
 
     @torch.no_grad()
     def numbers(self, x: Tensor) -> Tensor:
         """x (B, *shape) -> (B,), in the units of the column"""
-        return self.head(self.features(x))[:, 0] * self.field.std + self.field.mean
+        return self.read(x)[:, 0] * self.field.std + self.field.mean
 
     @torch.no_grad()
     def validation(self, batches: Callable[[], Iterable[Batch]]) -> dict[str, float]:

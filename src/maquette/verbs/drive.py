@@ -143,6 +143,7 @@ class Examination(Validation):
     """The same for task heads, by the figures that each of them has for it."""
 
     PIECES = 1_000  # of the validation split that are looked at
+    PATIENCE = 8
 
     def look(self, now: TrainState) -> str:
         if not hasattr(now.model, "validation") or not self.corpus.size("validation"):
