@@ -15,7 +15,7 @@ from maquette import files
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from data import data  # where real data lies: one function for tests and benchmarks
 
-__all__ = ["data", "machine", "update"]
+__all__ = ["data", "machine", "spread", "update"]
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -55,4 +55,21 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # above `cores`, clocks run slow
         "system": platform.system(),
         "python": platform.python_version(),
+    }
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean over seeds with a 95 % interval by Student's t."""
+    n = len(values)
+    mean = sum(values) / n
+    if n < 2:
+        return {"mean": round(mean, 4), "by_seed": [round(v, 4) for v in values]}
+    deviation = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5
+    t = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(n, 1.96)
+    reach = t * deviation / n**0.5
+    return {
+        "mean": round(mean, 4),
+        "low": round(mean - reach, 4),
+        "high": round(mean + reach, 4),
+        "by_seed": [round(v, 4) for v in values],
     }

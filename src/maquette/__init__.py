@@ -15,8 +15,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "prepare": "api",
+    "pretrain": "api",
     "train": "api",
     "adapt": "api",
+    "tune": "api",
     "generate": "api",
     "audit": "api",
     "create": "api",

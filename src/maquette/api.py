@@ -12,11 +12,14 @@ from maquette.piece import Piece
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
 from maquette.verbs import adapt as _adapt
+from maquette.verbs import answer as _answer
 from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
 from maquette.verbs import prepare as _prepare
+from maquette.verbs import pretrain as _pretrain
 from maquette.verbs import train as _train
+from maquette.verbs import tune as _tune
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Trained:
     def generate(self, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
         """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish)."""
         return generate(self, n, device=device, **wish)
+
+    def answer(self, source: str | Path, *, device: str = "auto", **wish: Any) -> Any:
+        """What a run of a task says about a file: .facts, .words, and .piece where it restores one. wish: keep, seed, temperature."""
+        return _answer.answer(self.run, _generate.Wish(source=str(source), **wish), device)
 
     def interpolate(self, first: int, last: int, frames: int = 24, **wish: Any) -> list[Piece]:
         return _generate.interpolate(self.run, first, last, frames, _generate.Wish(**wish))
@@ -75,21 +82,58 @@ def train(
     return Trained(_train.train(corpus, recipe, place))
 
 
+def tune(
+    corpus: Corpus | str | Path,
+    *,
+    trials: int = 20,
+    minutes: float = 30.0,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> _tune.Tuned:
+    """Search the best settings on the validation split. choices: model, size, seed; settings: those that are fixed.
+
+    The result's `recipe` goes into `train(corpus, recipe=...)`.
+    """
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = to_recipe(None, choices, [f"{k}={_as_toml(v)}" for k, v in (settings or {}).items()])
+    return _tune.tune(corpus, recipe, trials=trials, minutes=minutes, out=Path(out) if out else None)
+
+
 def adapt(
     run: Trained | str | Path,
     corpus: Corpus | str | Path,
     out: str | Path,
     *,
-    method: str = "full",
+    task: str | None = None,
+    method: str | None = None,
     minutes: float | None = None,
     seed: int | None = None,
     **settings: Any,
 ) -> Trained:
-    """Fit a run to other content by a method: full, head or lora. settings: of the method, and `prior`, a share of each batch
-    that is what the run made before, so that it forgets less."""
+    """Fit a run to other content by a method (full, head, lora), or put a task head on it (classify, regress, caption, restore).
+
+    settings: of the method, of the task, of training by their names; `prior`, a share of each batch that is what the run made before, so
+    that it forgets less.
+    """
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
-    return Trained(_adapt.adapt(run.run, corpus, Path(out), method=method, minutes=minutes, seed=seed, given=settings))
+    options = {"method": method, "task": task, "minutes": minutes, "seed": seed, "given": settings}
+    return Trained(_adapt.adapt(run.run, corpus, Path(out), **options))
+
+
+def pretrain(
+    corpus: Corpus | str | Path,
+    *,
+    task: str = "auto",
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Trained:
+    """Learn from pieces alone, without labels: masked, rotation, contrast, or several joined by +. choices: size, minutes, seed."""
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = _pretrain.recipe_for(task, corpus, choices)
+    return train(corpus, out=out, recipe=recipe, settings=settings)
 
 
 def to_recipe(

@@ -130,20 +130,71 @@ def adapt(
     run: Annotated[Path, typer.Argument(help="a run to begin from")],
     corpus: Annotated[Path, typer.Argument(help="a corpus of what it shall learn")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new run")],
-    method: Annotated[str, typer.Option(help="full, head or lora")] = "full",
+    method: Annotated[str | None, typer.Option(help="full, head or lora; none: full, and head for a task")] = None,
+    task: Annotated[str | None, typer.Option(help="a head on the run: classify, regress, caption or restore")] = None,
     minutes: Minutes = None,
     seed: Seed = None,
     settings: Settings = None,
     log: Trackers = "",
 ) -> None:
-    """Fit a trained run to other content; the same line resumes."""
+    """Fit a trained run to other content, or put a task head on it; the same line resumes."""
     from maquette.corpus import Corpus
     from maquette.recipe import parse_assignment
     from maquette.verbs.adapt import adapting
 
     given = dict(parse_assignment(a) for a in settings or [])
-    options = {"method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+    options = {"task": task, "method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
     _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
+
+
+@app.command()
+def pretrain(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder; its labels are not looked at")],
+    out: Out = None,
+    task: Annotated[
+        str,
+        typer.Option(help="masked, rotation, contrast, or several joined by +; auto: contrast, of sequences masked"),
+    ] = "auto",
+    minutes: Minutes = None,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    log: Trackers = "",
+) -> None:
+    """Learn from pieces alone: a start for other runs, and a judge."""
+    from maquette.api import to_recipe
+    from maquette.corpus import Corpus
+    from maquette.verbs.pretrain import recipe_for
+    from maquette.verbs.train import usual_place
+
+    opened = Corpus.open(corpus)
+    chosen = to_recipe(recipe_for(task, opened, {"minutes": minutes, "size": size, "seed": seed}), {}, settings or [])
+    _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
+
+
+@app.command()
+def tune(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the study; none: <corpus>.tune/<model>")] = None,
+    model: Model = None,
+    trials: Annotated[int, typer.Option(help="of the whole study, over all processes")] = 20,
+    minutes: Annotated[float, typer.Option(help="of this process, for all its trials together")] = 30.0,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+) -> None:
+    """Search the best settings by short trainings, judged on the validation split; the same line goes on, in several processes too."""
+    from maquette.api import to_recipe
+    from maquette.corpus import Corpus
+    from maquette.verbs.tune import tuning
+
+    recipe = to_recipe(None, {"model": model, "size": size, "seed": seed}, settings or [])
+    for event in tuning(Corpus.open(corpus), recipe, trials=trials, minutes=minutes, out=out):
+        if isinstance(event, str):
+            typer.echo(event)
+            continue
+        typer.echo(event.words)
+        typer.echo(f"report: {event.report}\nrecipe: {event.best}\nnext: {event.next}")
 
 
 @app.command()
@@ -174,10 +225,15 @@ def generate(
     top_k: Annotated[int, typer.Option(help="likeliest tokens only; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="smallest set of tokens with this probability; 1 is off")] = 1.0,
     repetition: Annotated[float, typer.Option(help="tokens of late are this many times less likely; 1 is off")] = 1.0,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="a run of adapt --method lora and its weight: runs/style:0.7; may repeat")
+    ] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
-    """Make new pieces; each file carries what is needed to make it again."""
+    """Make new pieces; each file carries what is needed to make it again. Of a run of a task: what it says about --source."""
+    from maquette.verbs.heads import is_task
+
     wish = _wish(
         seed=seed,
         condition=_pairs(condition or []),
@@ -194,6 +250,7 @@ def generate(
         rules=tuple(r.strip() for r in rules.split(",") if r.strip()),
         bars=bars,
         length=length,
+        adapters=tuple(adapter or ()),
     )
     if stream:
         _stream(_run_at(run), wish, device)
@@ -202,7 +259,9 @@ def generate(
         opened, wish, interpolate, n = _like(like, run, n)
     else:
         opened = _run_at(run)
-    if interpolate:
+    if is_task(opened.stage):
+        _answered(opened, wish, out, device)
+    elif interpolate:
         _walk(opened, interpolate, frames, wish, out, device)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
@@ -213,13 +272,17 @@ def generate(
 def audit(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     corpus: Annotated[Path | None, typer.Option(help="the corpus, where it has moved")] = None,
+    against: Annotated[Path | None, typer.Option(help="another corpus to compare it with")] = None,
     out: Out = None,
     samples: Annotated[
         int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
     ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="a pretext run that judges; none: an encoder trained for the audit")
+    ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are."""
-    _audit(_run_at(run), corpus, out, samples)
+    _audit(_run_at(run), corpus, out, samples, against, judge)
 
 
 @app.command()
@@ -302,6 +365,14 @@ def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto", f
     typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet}")
 
 
+def _answered(run: Run, wish: Any, out: Path | None, device: str) -> None:
+    from maquette.verbs.answer import answer, save
+    from maquette.verbs.generate import next_folder
+
+    found = answer(run, wish, device)
+    typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run))}")
+
+
 def _stream(run: Run, wish: Any, device: str) -> None:
     from maquette.verbs.generate import streaming
 
@@ -322,11 +393,19 @@ def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | 
     typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet}\nanimation: {film}")
 
 
-def _audit(run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None) -> None:
+def _audit(
+    run: Run,
+    corpus: Path | None,
+    out: Path | None = None,
+    samples: int | None = None,
+    against: Path | None = None,
+    judge: Path | None = None,
+) -> None:
     from maquette.corpus import Corpus
     from maquette.verbs.audit import audit as verb
 
-    made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out)
+    opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
+    made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
 

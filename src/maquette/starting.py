@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from maquette.errors import SettingError
 from maquette.run import Run
 from maquette.space import Model
+
+WHOLE = 0.5  # share of a part that has to fit for it to be taken from a model of another class
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,16 @@ def warm(model: Model, stage: str, start: Run) -> Started:
     """Lay the averaged weights of `start` (or of the part of it that is `stage`) into `model`. Raises RunError for a start that is damaged
     or not trained yet. Nothing that fits is no error here: of a pair one half may have no start.
     """
-    found = source_of(start, stage)
-    given = found.load_model().state_dict()
-    own = model.state_dict()
-    used: dict[str, str] = {}
-    for name, tensor in own.items():
-        other = next((n for n in _names(name, model) if n in given and given[n].shape == tensor.shape), None)
-        if other is not None and given[other].dtype == tensor.dtype:
-            tensor.copy_(given[other])
-            used[name] = other
+    source = source_of(start, stage).load_model()
+    given, own = source.state_dict(), model.state_dict()
+    used = _fitting({n: n for n in own}, own, given) if type(source) is type(model) else {}
+    for mine, theirs in model.enters.items():
+        part = {n: f"{theirs}.{n.removeprefix(f'{mine}.')}" for n in own if n.startswith(f"{mine}.") and n not in used}
+        found = _fitting(part, own, given)
+        if _count(own[n] for n in found) >= WHOLE * _count(own[n] for n in part):  # else a likeness by chance
+            used |= found
+    for name, other in used.items():
+        own[name].copy_(given[other])
     new, left = own.keys() - used.keys(), given.keys() - set(used.values())
     return Started(
         str(start.path),
@@ -79,12 +82,13 @@ def nothing_fits(model: str, start: Run) -> SettingError:
     )
 
 
-def _names(name: str, model: Model) -> Iterable[str]:
-    """What the tensor may be called in the start: the same, or under the part that this model enters by."""
-    yield name
-    for mine, theirs in model.enters.items():
-        if name.startswith(f"{mine}."):
-            yield f"{theirs}.{name.removeprefix(f'{mine}.')}"
+def _fitting(names: Mapping[str, str], own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """Own name -> name in the start, of those that are there in the same shape and kind."""
+    return {
+        n: other
+        for n, other in names.items()
+        if other in given and given[other].shape == own[n].shape and given[other].dtype == own[n].dtype
+    }
 
 
 def _count(tensors: Iterable[Tensor]) -> int:

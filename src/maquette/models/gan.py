@@ -35,8 +35,11 @@ class GAN(GenerativeModel):
         "medium": {"width": 64, "latent": 128},
         "large": {"width": 128, "latent": 256},
     }
+    search: ClassVar[Mapping[str, Any]] = {"gamma": (0.1, 10.0)}
     batch_size = 32
     enters: ClassVar[Mapping[str, str]] = {"discriminator.body": "encoder"}
+    heads = ("generator.body.head", "generator.*norm", "generator.embed")
+    teachers = ("discriminator",)
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class NGram(GenerativeModel):
 
     phases = ()
     sizes = {"tiny": {}, "small": {}, "medium": {}, "large": {}}  # the corpus decides
+    search = {"order": [0, 3, 4, 5, 6, 8]}
     concluded_on = None
     partner = True  # in a pair it stands beside the model that is named first, on the same tokens
     features = FEATURES  # of `score`

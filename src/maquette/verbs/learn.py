@@ -21,6 +21,7 @@ from maquette.corpus import Corpus
 from maquette.errors import ContentError, RunError
 from maquette.feedback import Lesson, check, keep, kept, narrowed
 from maquette.likelihood import is_chain
+from maquette.loop import only_here
 from maquette.metrics.diversity import covered
 from maquette.ratings import Ratings
 from maquette.run import Run, identity
@@ -103,13 +104,15 @@ def learning(
     if facts["ratings"] != said_so.mark or facts["base"] != identity(run) or facts["settings"] != settings:
         raise RunError(f"{out} learns from other ratings, another run or other settings; choose another folder with -o")
     yield said(run.stage, facts["words"])
-    recipe = adapted(run, method, None if steps else minutes or MINUTES, seed, rest)
-    scale = run.recipe.train.get("lr_scale", 1.0) * settings["rate"]
-    recipe = recipe.model_copy(update={"train": {**recipe.train, "lr_scale": scale, "steps": steps}})
+    recipe = adapted(run, method, rest)
+    pace = {"lr_scale": recipe.train.get("lr_scale", 1.0) * settings["rate"], "steps": steps}
+    chosen = {"minutes": None if steps else minutes or MINUTES, "seed": seed, "train": {**recipe.train, **pace}}
+    recipe = recipe.model_copy(update={k: v for k, v in chosen.items() if k != "seed" or v is not None})
     stopped = False
     for progress in training(narrowed(corpus, tensors), recipe, out, loggers=loggers):
         stopped = stopped or "stopped" in progress.news
         yield progress
+    only_here(Run.open(out).keep_adapter)
     if compare and not stopped and not (out / "feedback.json").is_file():
         table = compared(run, Run.open(out), corpus, said_so)
         files.write_json(out / "feedback.json", {**facts, "compared": [asdict(c) for c in table]})

@@ -165,11 +165,11 @@ def made_again(run: Run, wishes: Sequence[Mapping[str, Any]], device: str = "cpu
     """The pieces of these wishes (N, ...), as written, in their order, and the condition of each (N, width) or None. Of a ragged space
     they are padded with the end."""
     modality = catalog.modality(run.facts["corpus"]["modality"])
-    sampler = run.sampler(device)
     rows: list[Tensor] = [torch.zeros(0)] * len(wishes)
     width = run.spec.condition.width if run.spec.condition else 0
     condition = torch.full((len(wishes), width), torch.nan)
     for wish, numbers in _alike(wishes):
+        sampler = run.sampler(device, wish.adapters)
         for start in range(0, len(numbers), CHUNK):
             part = numbers[start : start + CHUNK]
             request = to_request(run, modality, wish, [int(wishes[i]["seed"]) for i in part])
@@ -178,7 +178,7 @@ def made_again(run: Run, wishes: Sequence[Mapping[str, Any]], device: str = "cpu
                 rows[i] = as_written(made[place], modality)
                 if request.condition is not None:
                     condition[i] = request.condition[place]
-    return padded(rows, sampler.spec.space.end), condition if width else None
+    return padded(rows, (run.codec or run).spec.space.end), condition if width else None
 
 
 def remembered(run: Run, ratings: Ratings) -> tuple[Tensor, Tensor | None]:

@@ -17,6 +17,7 @@ from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
 from maquette.feedback import taught
 from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
+from maquette.nets.perception import lend_eyes
 from maquette.partners import Partners
 from maquette.prior import beside, prior_of
 from maquette.recipe import Recipe, differences, settle
@@ -270,8 +271,10 @@ def _attempt(
         yield said(run.stage, run.facts["start"]["words"])
     else:
         model = run.build()
-    model = taught(run, model)
     plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
+    if getattr(model, "perceptual", None):
+        look_through(model, run, plan.device)
+    model = taught(run, model)
     plan = replace(plan, lr_scale=plan.lr_scale * (0.5 if run.facts.get("rolled_back") else 1.0))
     restored = (checkpoint.tensors, {**checkpoint.facts, "lr_scale": plan.lr_scale}) if checkpoint else None
     only_here(lambda: run.forget_log_after(checkpoint.facts["step"] if checkpoint else 0))
@@ -296,6 +299,24 @@ def started(run: Run) -> Model:
     only_here(run.note)
     run.adapt(model)
     return model
+
+
+def look_through(model: Model, run: Run, device: str) -> None:
+    """Give a model with a perceptual distance the frozen run it looks through; that run must stay what it was while this one is trained.
+
+    Raises SettingError where that run holds no layers or knows other pieces, RunError where it is gone or has changed.
+    """
+    eyes = Run.open(model.perceptual)  # type: ignore[arg-type]
+    seeing = eyes.load_model(device)
+    if not hasattr(seeing, "layers") or seeing.spec.space != model.spec.space:
+        raise SettingError(
+            f"perceptual should be a run of `maquette pretrain` on grids of shape {model.spec.space.shape}; {eyes.path} is one of "
+            f"{eyes.recipe.model} on {seeing.spec.space.kind} of shape {seeing.spec.space.shape}"
+        )
+    known = run.facts.setdefault("perceptual", identity(eyes))
+    if known != identity(eyes):
+        raise RunError(f"{eyes.path} is no longer the run {run.path} looks through; train with another -o")
+    lend_eyes(model, seeing.layers)
 
 
 def _minutes(minutes: float | None, plan: Plan) -> float | None:

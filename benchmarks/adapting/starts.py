@@ -1,0 +1,128 @@
+"""A start pays: 200 pieces of the digits 3, 5 and 8 after a run on the other seven, against the same model from scratch, equal total time.
+
+The started model has half the time for the other digits and half for its own; the codec of a pair stays as the other digits made it.
+Judged by the Frechet distance to the 3, 5 and 8 of MNIST's own test file, in the features of a classifier trained on all of the train file.
+Text: 20 kB of Python's reference manual (it comes with Python) after Shakespeare, in nats a character of other chapters.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from results import data, spread
+
+from maquette.corpus import Corpus
+from maquette.features import train_judge
+from maquette.likelihood import piece_nats
+from maquette.metrics.fidelity import frechet_distance
+from maquette.recipe import make_recipe
+from maquette.run import Run
+from maquette.space import SampleRequest
+from maquette.verbs.adapt import adapt
+from maquette.verbs.prepare import prepare
+from maquette.verbs.train import train
+
+MINUTES = 1.0  # in all, for either arm
+PIECES, SAMPLES = 200, 2000
+DIGITS = (3, 5, 8)
+MODELS = ("vqvae+transformer", "gan", "flow")
+TARGET_BYTES = 20_000
+
+
+def measure(seeds: list[int], models: tuple[str, ...] = MODELS, text: bool = True) -> dict:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        few, others, held = digits(folder)
+        judge = train_judge(labelled(folder), seed=1234)
+        real = embed(judge, held)
+        rows: dict[str, dict] = {}
+        for model in models:
+            rows[model] = {"scratch": [], "started": []}
+            for seed in seeds:
+                for arm, run in arms(model, few, others, folder / f"{model}-{seed}", seed).items():
+                    rows[model][arm].append(frechet_distance(embed(judge, samples(run)), real))
+                print(model, seed, {k: round(v[-1], 3) for k, v in rows[model].items()}, flush=True)
+        if text:
+            rows["text"] = {"scratch": [], "started": []}
+            target, before = texts(folder)
+            for seed in seeds:
+                for arm, run in arms("transformer", target, before, folder / f"text-{seed}", seed).items():
+                    rows["text"][arm].append(nats(run, target))
+                print("text", seed, {k: round(v[-1], 4) for k, v in rows["text"].items()}, flush=True)
+    ratio = {name: spread([b / a for a, b in zip(r["scratch"], r["started"], strict=True)]) for name, r in rows.items()}
+    return {
+        "start_ratio": {name: found["mean"] for name, found in ratio.items()},
+        "start": {"ratio": ratio, "rows": {n: {k: spread(v) for k, v in r.items()} for n, r in rows.items()}},
+    }
+
+
+def arms(model: str, few: Corpus, others: Corpus, out: Path, seed: int) -> dict[str, Run]:
+    """The same model and total time: all on the few pieces, or half on the others first."""
+    settings = {"transformer": {"dropout": 0.1}} if model == "transformer" else {}
+
+    def recipe(minutes: float):
+        chosen = {"model": model, "minutes": minutes, "seed": seed, "models": settings}
+        return make_recipe({**chosen, "train": {"threads": 1}})
+
+    scratch = train(few, recipe(MINUTES), out / "scratch")
+    sibling = train(others, recipe(MINUTES / 2), out / "sibling")
+    return {"scratch": scratch, "started": adapt(sibling, few, out / "started", minutes=MINUTES / 2)}
+
+
+def digits(folder: Path) -> tuple[Corpus, Corpus, torch.Tensor]:
+    """(corpus with 200 training pieces of the target digits, corpus of the others, target digits of t10k (N, 1, 28, 28))"""
+    x, y = idx("train")
+    target = np.isin(y, DIGITS)
+    enough = np.flatnonzero(target)[: round(PIECES / 0.7)]
+    np.savez(folder / "few.npz", x=x[enough])
+    np.savez(folder / "others.npz", x=x[~target])
+    test, labels = idx("t10k")
+    held = torch.from_numpy(test[np.isin(labels, DIGITS)]).float().div(127.5).sub(1).unsqueeze(1)
+    return (*(prepare(folder / f"{n}.npz", folder / n, settings={}) for n in ("few", "others")), held)
+
+
+def idx(name: str) -> tuple[np.ndarray, np.ndarray]:
+    import gzip
+
+    def read(kind: str, skip: int) -> np.ndarray:
+        return np.frombuffer(gzip.open(data("mnist") / f"{name}-{kind}-ubyte.gz").read(), np.uint8, offset=skip)
+
+    return read("images-idx3", 16).reshape(-1, 28, 28), read("labels-idx1", 8)
+
+
+def labelled(folder: Path) -> Corpus:
+    x, y = idx("train")
+    np.savez(folder / "all.npz", x=x, label=y)
+    return prepare(folder / "all.npz", folder / "all", settings={})
+
+
+@torch.no_grad()
+def embed(judge, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([judge.embed(part) for part in x.split(500)])
+
+
+def samples(run: Run) -> torch.Tensor:
+    sampler = run.sampler()
+    with torch.inference_mode():
+        made = torch.cat([sampler.sample(SampleRequest(tuple(range(k, k + 250)))) for k in range(0, SAMPLES, 250)])
+    return made.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
+
+
+def texts(folder: Path) -> tuple[Corpus, Corpus]:
+    """(20 kB of the reference manual with as much again held out, all of Shakespeare), both as bytes"""
+    topics = import_module("pydoc_data.topics").topics
+    manual = " ".join(" ".join(topics[k] for k in sorted(topics)).split())
+    (folder / "manual.txt").write_text(manual[: round(TARGET_BYTES / 0.5)], encoding="utf-8")
+    settings = {"tokens": "bytes", "context": 128, "passage": 1000}
+    target = prepare(folder / "manual.txt", folder / "manual", settings=settings, split=(0.5, 0.1, 0.4))
+    source = data("tinyshakespeare") / "input.txt"
+    return target, prepare(source, folder / "shakespeare", settings=settings)
+
+
+def nats(run: Run, corpus: Corpus) -> float:
+    _, found = piece_nats(run.load_model(), corpus, "test")  # type: ignore[arg-type]
+    return float(found.sum()) / corpus.tokens_in(corpus.numbers("test"))
