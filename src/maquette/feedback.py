@@ -33,21 +33,35 @@ class Lesson:
         self,
         *,
         sharpness: Annotated[
-            float, Field(ge=0, description="training pieces are shown in proportion to this power of their chance to be liked")
+            float,
+            Field(
+                ge=0, description="training pieces are shown in proportion to this power of their chance to be liked"
+            ),
         ] = 3.0,
         floor: Annotated[
             float, Field(ge=0, le=1, description="share of the pieces that are not liked which is shown all the same")
         ] = 0.02,
-        weight: Annotated[float, Field(ge=0, description="sequences: of the preference beside the nats of the corpus")] = 1.0,
-        beta: Annotated[float, Field(gt=0, description="sequences: how soon a piece is liked enough; smaller goes further")] = 0.2,
+        weight: Annotated[
+            float, Field(ge=0, description="sequences: of the preference beside the nats of the corpus")
+        ] = 1.0,
+        beta: Annotated[
+            float, Field(gt=0, description="sequences: how soon a piece is liked enough; smaller goes further")
+        ] = 0.2,
         limit: Annotated[
-            float, Field(gt=0, description="sequences: distance from the start in nats a piece, beyond which preference fades")
+            float,
+            Field(
+                gt=0, description="sequences: distance from the start in nats a piece, beyond which preference fades"
+            ),
         ] = 20.0,
         reach: Annotated[
             float, Field(gt=0, description="others: how far the weights may move, as a share of their own length")
         ] = 0.5,
         more: Annotated[
-            int, Field(ge=0, description="sequences: other pieces of the run that the taste speaks for beside those a person rated")
+            int,
+            Field(
+                ge=0,
+                description="sequences: other pieces of the run that the taste speaks for beside those a person rated",
+            ),
         ] = 1000,
         rate: Annotated[float, Field(gt=0, description="of the learning rate of the base, what is left")] = 0.3,
     ):
@@ -113,8 +127,9 @@ def taught(run: Run, model: Model) -> Model:
 
 
 class Taught(Model):
-    """A second face of a model: the same tensors under the same names, so that its checkpoints are those of the model; another loss. The validation split does not say when it
-    has learnt enough, for what is liked is not what the corpus holds."""
+    """A second face of a model: the same tensors under the same names, so that its checkpoints are those of the model; another loss.
+
+    The validation split does not say when it has learnt enough, for what is liked is not what the corpus holds."""
 
     by_validation = False
 
@@ -258,5 +273,3 @@ def check(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     known = catalog.settings(Lesson).model_fields
     own = {k: v for k, v in given.items() if k in known}
     return catalog.check(Lesson, own, "feedback"), {k: v for k, v in given.items() if k not in known}
-
-

@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # of the L2 penalty, of features of unit mean square
+STRENGTHS = (
+    0.01,
+    0.03,
+    0.1,
+    0.3,
+    1.0,
+    3.0,
+    10.0,
+    30.0,
+    100.0,
+    300.0,
+)  # of the L2 penalty, of features of unit mean square
 FOLDS = 5
 ROUNDS = 25  # of Newton's method
 

@@ -87,8 +87,11 @@ def learning(
     loggers: tuple[str, ...] = (),
     compare: bool = True,
 ) -> Iterator[Progress]:
-    """Fit a run to what is liked of its pieces; the same line goes on. minutes or steps: of training. ratings: a file, none: that in the run's folder. given: settings of
-    feedback.Lesson, of the method, and `prior`.
+    """Fit a run to what is liked of its pieces; the same line goes on.
+
+    ratings  a file; none: that in the run's folder
+    minutes, steps  of training; none: MINUTES
+    given    settings of feedback.Lesson, of the method and of training by their names, and `prior` (see prior.py)
 
     Raises ContentError (no ratings, one side only, contradictions), RunError (other weights, another `out`), CorpusError, SettingError.
     """
@@ -220,11 +223,12 @@ def compared(before: Run, after: Run, corpus: Corpus, ratings: Ratings) -> list[
         if name in ("what is measured of each", "the tokens in it"):
             continue
         held = features(real)
-        table.append(
-            Compared(f"coverage in {name}", *(float(covered(features(m), held).mean()) for m in made))
-        )
+        table.append(Compared(f"coverage in {name}", *(float(covered(features(m), held).mean()) for m in made)))
     if corpus.spec.space.kind == "tokens":
-        table += [Compared(f"different runs of {n}", *(distinct(m, n, corpus.spec.space.end) for m in made)) for n in (1, 2, 3)]
+        table += [
+            Compared(f"different runs of {n}", *(distinct(m, n, corpus.spec.space.end) for m in made))
+            for n in (1, 2, 3)
+        ]
     return table
 
 

@@ -28,7 +28,9 @@ WIDE = 48  # columns of a picture in a terminal
 Ask = Callable[[Sequence[Piece], int, int], str]  # (one piece or two, number, of) -> y n (a b), s: skip, q: quit
 
 
-def shown(run: Run, n: int, wish: Wish | None = None, pairs: bool = False, device: str = "auto") -> Iterator[tuple[Piece, ...]]:
+def shown(
+    run: Run, n: int, wish: Wish | None = None, pairs: bool = False, device: str = "auto"
+) -> Iterator[tuple[Piece, ...]]:
     """n pieces, or n pairs, that were not rated yet: their seeds go on from the last one that was. Raises SettingError."""
     if n < 1:
         raise SettingError(f"the number of pieces to rate should be >= 1; {n} came")
@@ -47,7 +49,14 @@ def next_seed(run: Run) -> int:
 
 
 def rate(
-    run: Run, ask: Ask, n: int = 20, *, wish: Wish | None = None, pairs: bool = False, rater: str = "", device: str = "auto"
+    run: Run,
+    ask: Ask,
+    n: int = 20,
+    *,
+    wish: Wish | None = None,
+    pairs: bool = False,
+    rater: str = "",
+    device: str = "auto",
 ) -> int:
     """Ask of each piece (or pair) and write each answer down at once; how many there were. Stops at the answer q."""
     count = 0
@@ -151,7 +160,14 @@ def asker(read_line: Callable[[str], str], tell: Callable[[str], None], folder: 
 
 
 def sheet(
-    run: Run, file: Path, n: int = 20, *, wish: Wish | None = None, pairs: bool = False, rater: str = "", device: str = "auto"
+    run: Run,
+    file: Path,
+    n: int = 20,
+    *,
+    wish: Wish | None = None,
+    pairs: bool = False,
+    rater: str = "",
+    device: str = "auto",
 ) -> Path:
     """One HTML file with n pieces (or pairs) to judge and a button that gives ratings.jsonl; it asks nothing of any server."""
     items = list(shown(run, n, wish, pairs, device))

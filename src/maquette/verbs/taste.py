@@ -54,9 +54,7 @@ class Taste:
 
     @property
     def words(self) -> str:
-        return (
-            f"the taste is read from {self.space}: {self.linear.nats:.2f} nats a rating it has not seen, where guessing costs 0.69"
-        )
+        return f"the taste is read from {self.space}: {self.linear.nats:.2f} nats a rating it has not seen, where guessing costs 0.69"
 
 
 def taste_of(run: Run, ratings: Ratings, corpus: Corpus | None = None) -> tuple[Taste, Tensor, Tensor | None]:
@@ -184,11 +182,10 @@ def made_again(run: Run, wishes: Sequence[Mapping[str, Any]], device: str = "cpu
 def remembered(run: Run, ratings: Ratings) -> tuple[Tensor, Tensor | None]:
     """`made_again` of all rated pieces; kept in the run's folder until other pieces are rated."""
     file, mark = run.path / "rated.safetensors", fingerprint([identity(run), list(ratings.wishes)])
-    with suppress(OSError, SafetensorError, KeyError):
-        with safe_open(file, "pt") as known:
-            if known.metadata()["mark"] == mark:
-                found = {k: known.get_tensor(k) for k in known.keys()}  # noqa: SIM118
-                return found["x"], found.get("condition")
+    with suppress(OSError, SafetensorError, KeyError), safe_open(file, "pt") as known:
+        if known.metadata()["mark"] == mark:
+            found = {k: known.get_tensor(k) for k in known.keys()}  # noqa: SIM118
+            return found["x"], found.get("condition")
     x, condition = made_again(run, ratings.wishes)
     tensors = {"x": x.contiguous()} | ({} if condition is None else {"condition": condition})
     with suppress(StorageError):
@@ -247,7 +244,9 @@ def needed_corpus(run: Run, corpus: Corpus | None) -> Corpus:
     """Raises CorpusError where it has moved or is another."""
     found = corpus or corpus_if_there(run)
     if found is None or found.fingerprint != run.facts["corpus"]["fingerprint"]:
-        raise CorpusError(f"the corpus that {run.path} was trained on is not where it was; say where it is with --corpus")
+        raise CorpusError(
+            f"the corpus that {run.path} was trained on is not where it was; say where it is with --corpus"
+        )
     return found
 
 
