@@ -68,7 +68,7 @@ def _rows(figures: dict[str, Any], prefix: str = ""):
 
 
 def settings(name: str) -> str:
-    wing = "models" if name in catalog.names("models") else "modalities"
+    wing = next(w for w in (*catalog.TRAINABLE, "modalities") if name in catalog.names(w))
     rows = [
         [f"`{r['name']}`", r["type"].replace("|", "or"), r["default"], r["description"]]
         for r in catalog.table(catalog.find(wing, name))

@@ -11,12 +11,13 @@ from conftest import draw
 from test_train import same, tiny, weights
 
 from maquette.corpus import Corpus
-from maquette.errors import RunError, SettingError, UnknownName
+from maquette.errors import CorpusError, RunError, SettingError, UnknownName
 from maquette.prior import prior_of
 from maquette.recipe import make_recipe
 from maquette.run import Run
 from maquette.starting import warm
 from maquette.verbs.adapt import adapt, adapting
+from maquette.verbs.audit import audit
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.generate import Wish, generate
 from maquette.verbs.prepare import prepare
@@ -87,13 +88,13 @@ def test_a_corpus_is_fitted_to_the_size_and_labels_of_the_run(base: Run, squares
 
 
 def test_adapting_goes_on_bit_exactly_and_stands_alone(base: Run, squares: Corpus, tmp_path: Path) -> None:
-    whole = adapt(base, squares, tmp_path / "whole", given={}, minutes=None, steps=8)
-    events = adapting(base, squares, tmp_path / "halves", steps=8)
+    whole = adapt(base, squares, tmp_path / "whole", given={"steps": 8})
+    events = adapting(base, squares, tmp_path / "halves", given={"steps": 8})
     for event in events:
         if event.step >= 1:
             events.close()
             break
-    assert same(whole, adapt(base, squares, tmp_path / "halves", steps=8))
+    assert same(whole, adapt(base, squares, tmp_path / "halves", given={"steps": 8}))
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(whole.path, elsewhere)
     assert len(generate(Run.open(elsewhere), 2, Wish(condition={"label": "square"}))) == 2
@@ -101,7 +102,7 @@ def test_adapting_goes_on_bit_exactly_and_stands_alone(base: Run, squares: Corpu
 
 def test_of_a_pair_the_codec_stays_as_it_is(corpus: Corpus, squares: Corpus, tmp_path: Path) -> None:
     pair = train(corpus, tiny("vqvae+transformer"), tmp_path / "pair")
-    run = adapt(pair, squares, tmp_path / "adapted", steps=4)
+    run = adapt(pair, squares, tmp_path / "adapted", given={"steps": 4})
     before, after = pair.codec.load_model().state_dict(), run.codec.load_model().state_dict()
     assert all(torch.equal(t, after[n]) for n, t in before.items())
     assert not (run.path / "codec" / "samples").exists()
@@ -111,10 +112,10 @@ def test_of_a_pair_the_codec_stays_as_it_is(corpus: Corpus, squares: Corpus, tmp
 
 
 def test_prior_pieces_stand_beside_the_new_ones(base: Run, squares: Corpus, tmp_path: Path) -> None:
-    run = adapt(base, squares, tmp_path / "kept", given={"prior": 0.5}, steps=4)
+    run = adapt(base, squares, tmp_path / "kept", given={"prior": 0.5, "steps": 4})
     prior = prior_of(run)
     assert (run.path / "prior.safetensors").is_file() and prior.x.shape[1:] == base.spec.space.shape
-    assert not same(run, adapt(base, squares, tmp_path / "plain", steps=4))
+    assert not same(run, adapt(base, squares, tmp_path / "plain", given={"steps": 4}))
     with pytest.raises(SettingError, match=r"adapter\.prior should be a share"):
         adapt(base, squares, tmp_path / "no", given={"prior": 2})
 
@@ -160,3 +161,10 @@ def test_a_masked_encoder_becomes_a_decoder(tmp_path: Path) -> None:
     taken = run.facts["start"]["taken"]
     assert "model.layers.0.self_attn.q_proj.weight" in taken and "lm_head.weight" in taken
     assert "model.start" in run.facts["start"]["new"]
+
+
+def test_a_run_is_compared_with_a_corpus_it_was_not_trained_on(base: Run, squares: Corpus) -> None:
+    made = audit(base, against=squares, samples=48)
+    assert made.page.parent.name == "audit-squares" and made.page.is_file()
+    with pytest.raises(CorpusError, match="is not the corpus"):
+        audit(base, fitted_to(base, squares))

@@ -15,10 +15,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "prepare": "api",
+    "pretrain": "api",
     "train": "api",
     "adapt": "api",
     "tune": "api",
     "generate": "api",
+    "rate": "api",
+    "learn": "api",
     "audit": "api",
     "create": "api",
     "export": "api",

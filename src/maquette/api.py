@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ from maquette.piece import Piece
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
 from maquette.verbs import adapt as _adapt
+from maquette.verbs import answer as _answer
 from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
+from maquette.verbs import learn as _learn
 from maquette.verbs import prepare as _prepare
+from maquette.verbs import pretrain as _pretrain
+from maquette.verbs import rate as _rate
 from maquette.verbs import train as _train
 from maquette.verbs import tune as _tune
 
@@ -33,6 +37,10 @@ class Trained:
     def generate(self, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
         """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish)."""
         return generate(self, n, device=device, **wish)
+
+    def answer(self, source: str | Path, *, device: str = "auto", **wish: Any) -> Any:
+        """What a run of a task says about a file: .facts, .words, and .piece where it restores one. wish: keep, seed, temperature."""
+        return _answer.answer(self.run, _generate.Wish(source=str(source), **wish), device)
 
     def interpolate(self, first: int, last: int, frames: int = 24, **wish: Any) -> list[Piece]:
         return _generate.interpolate(self.run, first, last, frames, _generate.Wish(**wish))
@@ -99,16 +107,55 @@ def adapt(
     corpus: Corpus | str | Path,
     out: str | Path,
     *,
-    method: str = "full",
+    task: str | None = None,
+    method: str | None = None,
     minutes: float | None = None,
     seed: int | None = None,
     **settings: Any,
 ) -> Trained:
-    """Fit a run to other content by a method: full, head or lora. settings: of the method, and `prior`, a share of each batch
-    that is what the run made before, so that it forgets less."""
+    """Fit a run to other content by a method (full, head, lora), or put a task head on it (classify, regress, caption, restore).
+
+    settings: of the method, of the task, of training by their names; `prior`, a share of each batch that is what the run made before, so
+    that it forgets less.
+    """
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
-    return Trained(_adapt.adapt(run.run, corpus, Path(out), method=method, minutes=minutes, seed=seed, given=settings))
+    options = {"method": method, "task": task, "minutes": minutes, "seed": seed, "given": settings}
+    return Trained(_adapt.adapt(run.run, corpus, Path(out), **options))
+
+
+def pretrain(
+    corpus: Corpus | str | Path,
+    *,
+    task: str = "auto",
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Trained:
+    """Learn from pieces alone, without labels: masked, rotation, contrast, or several joined by +. choices: size, minutes, seed."""
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+    recipe = _pretrain.recipe_for(task, corpus, choices)
+    return train(corpus, out=out, recipe=recipe, settings=settings)
+
+
+def rate(run: Trained | str | Path, judge: Callable[[Piece], bool | None], n: int = 20, **options: Any) -> int:
+    """Ask `judge` of n pieces: True likes, False dislikes, None skips; ratings land in the run's folder. How many there were."""
+    run = run if isinstance(run, Trained) else open_run(run)
+    letters = {True: "y", False: "n", None: "s"}
+    return _rate.rate(run.run, lambda pieces, k, of: letters[judge(pieces[0])], n, **options)
+
+
+def learn(
+    run: Trained | str | Path,
+    out: str | Path,
+    ratings: str | Path | None = None,
+    *,
+    minutes: float | None = None,
+    **options: Any,
+) -> Trained:
+    """Fit a run to ratings of its pieces (none: those in its folder). options: steps, seed, method, corpus, given (see feedback.Lesson)."""
+    run = run if isinstance(run, Trained) else open_run(run)
+    return Trained(_learn.learn(run.run, Path(ratings) if ratings else None, Path(out), minutes=minutes, **options))
 
 
 def to_recipe(

@@ -128,22 +128,105 @@ def train(
 @app.command()
 def adapt(
     run: Annotated[Path, typer.Argument(help="a run to begin from")],
-    corpus: Annotated[Path, typer.Argument(help="a corpus of what it shall learn")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new run")],
-    method: Annotated[str, typer.Option(help="full, head or lora")] = "full",
+    corpus: Annotated[
+        Path | None,
+        typer.Argument(help="a corpus of what it shall learn; with --feedback the run's own, where it has moved"),
+    ] = None,
+    feedback: Annotated[
+        Path | None, typer.Option(help="ratings.jsonl of `maquette rate`: learn what is liked of its own pieces")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="full, head or lora; none: full, and head for a task")] = None,
+    task: Annotated[str | None, typer.Option(help="a head on the run: classify, regress, caption or restore")] = None,
     minutes: Minutes = None,
     seed: Seed = None,
     settings: Settings = None,
     log: Trackers = "",
 ) -> None:
-    """Fit a trained run to other content; the same line resumes."""
+    """Fit a trained run to other content, or put a task head on it; the same line resumes."""
     from maquette.corpus import Corpus
     from maquette.recipe import parse_assignment
     from maquette.verbs.adapt import adapting
 
     given = dict(parse_assignment(a) for a in settings or [])
-    options = {"method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+    if feedback:
+        if task:
+            raise UsageError(
+                "feedback is about what a run makes, a task about what it says: give one of --feedback and --task"
+            )
+        options = {"method": method or "full", "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+        _learn(_run_at(run), feedback, corpus, out, options)
+        return
+    if corpus is None:
+        raise UsageError("adapt to what? give a corpus, or --feedback ratings.jsonl")
+    options = {"task": task, "method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
     _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
+
+
+@app.command()
+def rate(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    n: Annotated[int, typer.Option("-n", help="pieces, or pairs, to judge")] = 20,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="which of two is better, instead of likes and dislikes")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="write a sheet to judge in a browser, instead of asking here")
+    ] = None,
+    take: Annotated[Path | None, typer.Option("--import", help="add the ratings.jsonl that a sheet gave")] = None,
+    rater: Annotated[str, typer.Option(help="who judges")] = "",
+    condition: Conditions = None,
+    prompt: Annotated[str | None, typer.Option(help="how pieces begin")] = None,
+    form: Annotated[str | None, typer.Option(help="a form that always holds")] = None,
+    seed: Annotated[int, typer.Option(help="of the first piece, at least; none is asked about twice")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+) -> None:
+    """Say which pieces of a run you like; ratings land in RUN/ratings.jsonl."""
+    from maquette.verbs import rate as verb
+
+    opened = _run_at(run)
+    options = {"pairs": pairs, "rater": rater, "device": device}
+    options["wish"] = _wish(seed=seed, condition=_pairs(condition or []), prompt=prompt, form=form)
+    if take:
+        typer.echo(f"ratings: {verb.take(opened, take)} new in {opened.path / verb.FILE}")
+    elif html:
+        typer.echo(f"sheet: {verb.sheet(opened, html, n, **options)}")
+    else:
+        ask = verb.asker(_line, typer.echo, opened.path / "rating", colours=sys.stdout.isatty())
+        typer.echo(f"ratings: {verb.rate(opened, ask, n, **options)} new in {opened.path / verb.FILE}")
+
+
+def _line(question: str) -> str:
+    """An answer from the terminal; its end is the end of the questions."""
+    try:
+        return input(question)
+    except EOFError:
+        return "q"
+
+
+@app.command()
+def pretrain(
+    corpus: Annotated[Path, typer.Argument(help="a corpus folder; its labels are not looked at")],
+    out: Out = None,
+    task: Annotated[
+        str,
+        typer.Option(help="masked, rotation, contrast, or several joined by +; auto: contrast, of sequences masked"),
+    ] = "auto",
+    minutes: Minutes = None,
+    size: Size = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    log: Trackers = "",
+) -> None:
+    """Learn from pieces alone: a start for other runs, and a judge."""
+    from maquette.api import to_recipe
+    from maquette.corpus import Corpus
+    from maquette.verbs.pretrain import recipe_for
+    from maquette.verbs.train import usual_place
+
+    opened = Corpus.open(corpus)
+    chosen = to_recipe(recipe_for(task, opened, {"minutes": minutes, "size": size, "seed": seed}), {}, settings or [])
+    _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
 
 
 @app.command()
@@ -199,10 +282,17 @@ def generate(
     top_k: Annotated[int, typer.Option(help="likeliest tokens only; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="smallest set of tokens with this probability; 1 is off")] = 1.0,
     repetition: Annotated[float, typer.Option(help="tokens of late are this many times less likely; 1 is off")] = 1.0,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="a run of adapt --method lora and its weight: runs/style:0.7; may repeat")
+    ] = None,
+    liked: Annotated[bool, typer.Option("--liked", help="each the best of several, by RUN/ratings.jsonl")] = False,
+    of: Annotated[int, typer.Option("--of", help="how many each of --liked is the best of")] = 8,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
-    """Make new pieces; each file carries what is needed to make it again."""
+    """Make new pieces; each file carries what is needed to make it again. Of a run of a task: what it says about --source."""
+    from maquette.verbs.heads import is_task
+
     wish = _wish(
         seed=seed,
         condition=_pairs(condition or []),
@@ -219,7 +309,12 @@ def generate(
         rules=tuple(r.strip() for r in rules.split(",") if r.strip()),
         bars=bars,
         length=length,
+        adapters=tuple(adapter or ()),
+        liked=liked,
+        of=of,
     )
+    if liked and (like or stream or interpolate):
+        raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if stream:
         _stream(_run_at(run), wish, device)
         return
@@ -227,7 +322,9 @@ def generate(
         opened, wish, interpolate, n = _like(like, run, n)
     else:
         opened = _run_at(run)
-    if interpolate:
+    if is_task(opened.stage):
+        _answered(opened, wish, out, device)
+    elif interpolate:
         _walk(opened, interpolate, frames, wish, out, device)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
@@ -238,13 +335,17 @@ def generate(
 def audit(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     corpus: Annotated[Path | None, typer.Option(help="the corpus, where it has moved")] = None,
+    against: Annotated[Path | None, typer.Option(help="another corpus to compare it with")] = None,
     out: Out = None,
     samples: Annotated[
         int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
     ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="a pretext run that judges; none: an encoder trained for the audit")
+    ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are."""
-    _audit(_run_at(run), corpus, out, samples)
+    _audit(_run_at(run), corpus, out, samples, against, judge)
 
 
 @app.command()
@@ -295,6 +396,15 @@ def _shares(text: str) -> list[float]:
         raise UsageError(f"--split takes three shares that sum to 1, as 0.7,0.15,0.15; {text!r} came") from None
 
 
+def _learn(run: Run, feedback: Path, corpus: Path | None, out: Path, options: dict[str, Any]) -> None:
+    from maquette.corpus import Corpus
+    from maquette.verbs.learn import learning
+    from maquette.verbs.taste import needed_corpus
+
+    own = needed_corpus(run, Corpus.open(corpus) if corpus else None)
+    _follow(learning(run, feedback, out, corpus=own, **options), own, out)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(x.strip() for x in text.split(",") if x.strip())
 
@@ -327,6 +437,14 @@ def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto", f
     typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet}")
 
 
+def _answered(run: Run, wish: Any, out: Path | None, device: str) -> None:
+    from maquette.verbs.answer import answer, save
+    from maquette.verbs.generate import next_folder
+
+    found = answer(run, wish, device)
+    typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run))}")
+
+
 def _stream(run: Run, wish: Any, device: str) -> None:
     from maquette.verbs.generate import streaming
 
@@ -347,11 +465,19 @@ def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | 
     typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet}\nanimation: {film}")
 
 
-def _audit(run: Run, corpus: Path | None, out: Path | None = None, samples: int | None = None) -> None:
+def _audit(
+    run: Run,
+    corpus: Path | None,
+    out: Path | None = None,
+    samples: int | None = None,
+    against: Path | None = None,
+    judge: Path | None = None,
+) -> None:
     from maquette.corpus import Corpus
     from maquette.verbs.audit import audit as verb
 
-    made = verb(run, Corpus.open(corpus) if corpus else None, samples=samples, out=out)
+    opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
+    made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -26,10 +25,11 @@ from torch.nn import functional as F
 
 from maquette import files
 from maquette.condition import Field
-from maquette.errors import StorageError
+from maquette.errors import SettingError, StorageError
 from maquette.loop import loop, make_plan
 from maquette.nets.conv import Encoder, depth
-from maquette.space import Batch, DataSpec, Losses, Model, Optimiser, Phase, Space
+from maquette.nets.turns import drawn_turns, turns
+from maquette.space import Batch, DataSpec, Embedder, Losses, Model, Optimiser, Phase, Space
 
 FEATURES = 64
 MEMBERS = 10  # of a label in the train split, for it to be learnt
@@ -171,16 +171,21 @@ def _batch(corpus: Source) -> int:
 
 def task(corpus: Source) -> Task:
     """Labels where at least two have enough members in the train split, else turns."""
+    return labels_of(corpus) or Task("turns", tuple(range(len(turns(corpus.spec.space.axes)))))
+
+
+def labels_of(corpus: Source, members: int = MEMBERS) -> Task | None:
+    """The first label of which at least two values have enough members in the train split."""
     for field, columns in corpus.spec.condition.slices() if corpus.spec.condition else []:
-        if field.kind == "label" and (classes := _populous(corpus, field, columns.start)):
+        if field.kind == "label" and (classes := _populous(corpus, field, columns.start, members)):
             return Task("labels", classes, columns.start)
-    return Task("turns", tuple(range(len(turns(corpus.spec.space.axes)))))
+    return None
 
 
-def _populous(corpus: Source, field: Field, column: int) -> tuple[int, ...]:
+def _populous(corpus: Source, field: Field, column: int, members: int) -> tuple[int, ...]:
     values = torch.cat([b.condition[:, column] for b in corpus.once("train", 4096, 20_000)])
     counts = torch.bincount(values[~values.isnan()].long(), minlength=len(field.values))
-    classes = tuple(int(c) for c in (counts >= MEMBERS).nonzero().flatten())
+    classes = tuple(int(c) for c in (counts >= members).nonzero().flatten())
     return classes if len(classes) >= 2 else ()
 
 
@@ -192,25 +197,7 @@ def posed(batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
         for answer, label in enumerate(task.classes):
             target[values == label] = answer
         return batch.x, target
-    target = torch.randint(len(task.classes), (len(batch),))
-    ways = turns(batch.x.shape[2:])
-    x = batch.x.clone()
-    for answer, (flips, quarter) in enumerate(ways):
-        rows = (target == answer).nonzero().flatten()
-        turned = batch.x[rows].flip([2 + a for a in flips]) if flips else batch.x[rows]
-        x[rows] = turned.transpose(-1, -2) if quarter else turned
-    return x, target
-
-
-def turns(axes: tuple[int, ...] | torch.Size) -> list[tuple[tuple[int, ...], bool]]:
-    """The ways to turn a grid: (axes to mirror, whether the last two then change places).
-
-    >>> len(turns((8, 8))), len(turns((8, 9))), len(turns((8,))), len(turns((8, 8, 8)))
-    (4, 4, 2, 8)
-    """
-    if len(axes) == 2 and axes[0] == axes[1]:
-        return [((), False), ((1,), True), ((0, 1), False), ((0,), True)]  # quarter turns
-    return [(tuple(i for i, flip in enumerate(way) if flip), False) for way in product((False, True), repeat=len(axes))]
+    return drawn_turns(batch.x)
 
 
 def jitter(x: Tensor) -> Tensor:
@@ -288,3 +275,34 @@ def _keep(judge: Judge, file: Path, settings: Mapping[str, Any]) -> Known:
         files.write_bytes(file, content)
         files.write_json(file.with_suffix(".json"), facts)
     return known
+
+
+# ---- a judge that was trained elsewhere
+
+
+class Lent:
+    """Any embedder as a judge: its features at mean 0 and variance 1 over a corpus's train split; what does not vary there is left out.
+
+    hash: of its weights; words: what a report says about it. Raises SettingError where the features are not finite or never vary.
+    """
+
+    name = "judge"
+
+    def __init__(self, embedder: Embedder, corpus: Source, hash: str, words: str, limit: int = 5000):
+        self.embedder, self.hash, self.words = embedder, hash, words
+        with torch.inference_mode():
+            rows = torch.cat([embedder.embed(b.x).float() for b in corpus.once("train", BATCH, limit)])
+        self.mean, std = rows.mean(0), rows.std(0)
+        self.alive = std > 1e-6
+        self.std = std[self.alive]
+        if not rows.isfinite().all() or not self.alive.any():
+            raise SettingError(
+                "the features of this judge say nothing about this corpus: they are not finite, or never vary"
+            )
+
+    @property
+    def judge(self) -> Lent:
+        return self
+
+    def embed(self, x: Tensor) -> Tensor:
+        return ((self.embedder.embed(x.float()) - self.mean)[:, self.alive]) / self.std

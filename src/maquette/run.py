@@ -7,6 +7,7 @@ runs/mine/recipe.toml                       every choice, defaults spelled out
           log.jsonl                         one line a record
           samples/00001200.png              always the same seeds
           codec/                            two stages: the run whose codes this one was trained on
+          adapter/                          method lora: what was learnt beside the base's weights, alone (see adapting.py)
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from maquette import catalog
+from maquette.adapting import facts_of, load_adapter, merged, parse_adapter, save_adapter
 from maquette.building import building
 from maquette.errors import RunError
 from maquette.files import (
@@ -76,6 +78,7 @@ class Run:
         path = Path(path)
         unfinished = {
             "codec",
+            "feedback",
             "recipe.toml",
         }  # what a run that was killed while it was made leaves, beside hidden files
         if path.is_dir() and any(p.name not in unfinished and p.name[0] != "." for p in path.iterdir()):
@@ -150,7 +153,11 @@ class Run:
         return catalog.trainable(name)(self.spec, **self.recipe.settings_of(name))
 
     def load_model(self, device: str = "cpu") -> Model:
-        """The model with its averaged weights, ready to sample: the best on validation where that was looked at, else the newest.
+        """The model with its averaged weights, ready to sample, what LoRA added folded in. Raises RunError as `trained` does."""
+        return merged(self.trained()).eval().requires_grad_(False).to(device)
+
+    def trained(self) -> Model:
+        """The model as it was trained, with its averaged weights: the best on validation where that was looked at, else the newest.
         Raises RunError where there is no valid checkpoint."""
         checkpoint = self.best(("averaged",)) or self.newest(("averaged",))
         if checkpoint is None:
@@ -160,17 +167,43 @@ class Run:
             model.load_state_dict(dict(checkpoint.tensors["averaged"]))
         except RuntimeError as error:
             raise RunError(f"the weights in {checkpoint.path} do not fit the recipe beside them: {error}") from None
-        return model.eval().requires_grad_(False).to(device)
+        return model
 
-    def sampler(self, device: str = "cpu") -> Sampler:
-        model = self.load_model(device)
-        if not isinstance(model, GenerativeModel):
-            name = self.recipe.model
+    def keep_adapter(self) -> None:
+        """What LoRA learnt, alone, as adapter/ of this run; a run of another method has none."""
+        if self.recipe.adapter.get("method") == "lora":
+            base = self.facts["start"]
+            save_adapter(self.trained(), self.path / "adapter", {"base": base["fingerprint"], "run": base["run"]})
+
+    def lay_on(self, model: Model, adapter: str) -> None:
+        """Add an adapter, asked for as `runs/style:0.7`, onto this run's model. Raises RunError for one of another base, UsageError."""
+        folder, weight = parse_adapter(adapter)
+        if (base := facts_of(folder)).get("base") != identity(self):
             raise RunError(
-                f"{self.path} is a run of {name}, which makes nothing alone; it is half of a pair: {name}+transformer"
+                f"the adapter {adapter} belongs to another base, {base.get('run')}, or to other weights of it than {self.path} has now; "
+                f"generate from its own base, or adapt {self.path} again"
             )
+        load_adapter(model, folder, weight)
+
+    def sampler(self, device: str = "cpu", adapters: Sequence[str] = ()) -> Sampler:
+        """adapters: `runs/style:0.7`, added up onto the model; of a pair onto its last stage."""
+        model = self.load_model(device)
+        for adapter in adapters:
+            self.lay_on(model, adapter)
+        if not isinstance(model, GenerativeModel):
+            raise RunError(f"{self.path} is a run of {self.recipe.model}, which makes nothing alone; {self.use(model)}")
         codec = self.codec.load_model(device) if self.codec else None
         return Sampler(self.partners(model), codec)  # type: ignore[arg-type]
+
+    def use(self, model: Model) -> str:
+        """What a run that makes nothing is for."""
+        if getattr(model, "headed", False):
+            return f"it answers about a piece: `maquette generate {self.path} --source FILE`, and `.answer(source)` in Python"
+        if hasattr(model, "decode"):
+            return f"it is half of a pair: {self.recipe.model}+transformer"
+        if hasattr(model, "embed"):
+            return f"it holds features, for `maquette train CORPUS --start {self.path}` and `maquette audit RUN --judge {self.path}`"
+        return "what it answers is asked of it in Python, from `Run.load_model()`"
 
     def usual_condition(self, seeds: Sequence[int]) -> Tensor | None:
         """A condition for each seed, its label drawn as often as it occurs in training; None without labels."""

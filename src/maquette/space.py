@@ -204,6 +204,9 @@ class Model(nn.Module, ABC):
     batch_size: ClassVar[int] = 64
     concluded_on: ClassVar[int | None] = 20_000  # pieces of the train split that `conclude` sees; none: all
     bf16: ClassVar[bool] = False  # whether bf16 autocast is the default where the hardware has it
+    heads: tuple[str, ...] = ()  # what decides last, as prefixes of parameter names in which * stands for anything
+    teachers: ClassVar[tuple[str, ...]] = ()  # prefixes of what only teaches and makes nothing, such as a discriminator
+    adaptation: Mapping[str, Any] | None = None  # what was done to it, see adapting.py
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -229,6 +232,8 @@ class Model(nn.Module, ABC):
 
 
 class GenerativeModel(Model):
+    alone: ClassVar[bool] = True  # whether it makes pieces from nothing; else it needs a source
+
     @abstractmethod
     def sample(self, request: SampleRequest) -> Tensor:
         """(len(request.seeds), *space.shape), or (len(request.seeds), n) of a ragged space; row i depends on seed i (and row i of

@@ -1,1 +1,1 @@
-"""Ways to fit a trained model to something else, one file each."""
+"""How a trained model is fitted to something new: all of it, its last layers, or thin matrices beside its weights."""

@@ -35,6 +35,7 @@ class Flow(GenerativeModel):
     phases = (Phase("model", optimiser=Optimiser("adamw", lr=2e-3, clip=1.0)),)
     bf16 = True
     enters = {"body": "encoder"}
+    heads = ("body.head", "body.norm", "body.after", "embed_condition", "*.film")
 
     def __init__(
         self,

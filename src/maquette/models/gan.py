@@ -38,6 +38,8 @@ class GAN(GenerativeModel):
     search: ClassVar[Mapping[str, Any]] = {"gamma": (0.1, 10.0)}
     batch_size = 32
     enters: ClassVar[Mapping[str, str]] = {"discriminator.body": "encoder"}
+    heads = ("generator.body.head", "generator.*norm", "generator.embed")
+    teachers = ("discriminator",)
 
     def __init__(
         self,

@@ -16,14 +16,12 @@ from maquette.nets.attention import Cache
 from maquette.nets.condition import ConditionEmbedding, drop_condition
 from maquette.nets.decoding import Step
 from maquette.nets.sampling import in_parts, write
-from maquette.nets.transformer import Decoder, Encoder, Table
+from maquette.nets.transformer import Decoder, Encoder, Table, usual_dropout
 from maquette.nets.unmasking import drawn_keep, unmask
 from maquette.space import Batch, DataSpec, GenerativeModel, Losses, Optimiser, Phase, SampleRequest
 
 ROOM = 24 * 2**20  # bytes of a processor's cache that one may hope for
 FEWEST = 8  # pieces at once, below which a step is more calls than arithmetic
-FEW = ((200_000, 0.2), (1_000_000, 0.1))  # tokens of the train split below which dropout helps, and how much of it
-
 SMALL = 300_000  # tokens of the train split below which smaller batches, and so more steps, learn more in the same time
 
 
@@ -45,7 +43,8 @@ class Transformer(GenerativeModel):
     }
     search = {"width": [None, 48, 192], "layers": [None, 2, 6], "head_width": None}
     bf16 = True
-    enters = {"encoder": "encoder", "model": "encoder"}
+    enters = {"encoder": "encoder", "model": "encoder", "lm_head": "exercises.masked.lm_head"}
+    heads = ("lm_head", "*norm", "condition", "*.film", "*.start", "*.mask")
 
     def __init__(
         self,
@@ -110,6 +109,7 @@ class Transformer(GenerativeModel):
             else None
         )
         self.lm_head = None if tied else Table(self.vocabulary, width, space.digits)
+        self.heads = (*self.heads, "*.embed_tokens") if tied else self.heads
 
     @property
     def table(self) -> Table:
@@ -166,6 +166,15 @@ class Transformer(GenerativeModel):
     def log_likelihood(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, n) -> log p (B,) in nats, exact: the sum over the tokens of a piece."""
         return -self.token_nats(Batch(x, condition)).sum(1)
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        """x (B, n) -> (B, width): the mean of what is known at each token of the first window of a piece."""
+        x = x[:, : self.length].to(self.device)
+        counted = self.spec.space.counted(x) if self.spec.space.ragged else torch.ones_like(x, dtype=torch.bool)
+        keep = counted if self.mode == "masked" else None
+        h = self.hidden(Batch(x), keep).float() * counted.unsqueeze(2)
+        return h.sum(1) / counted.sum(1, keepdim=True)
 
     def _context(self, condition: Tensor | None, batch: int) -> Tensor | None:
         found = self.condition(condition, batch)
@@ -284,14 +293,6 @@ class Reader:
     @cached_property
     def step(self) -> Step:
         return Step(self.decoder, self.of.table.rows, self.caches, self.context)
-
-
-def usual_dropout(tokens: int) -> float:
-    """
-    >>> usual_dropout(70_000), usual_dropout(10_000_000), usual_dropout(0)
-    (0.2, 0.0, 0.0)
-    """
-    return next((rate for most, rate in FEW if 0 < tokens < most), 0.0)
 
 
 def chosen(asked: Tensor, x: Tensor, step: int = 256) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from maquette.nets.condition import ConditionEmbedding, drop_condition
 from maquette.nets.conv import Decoder, Encoder, depth
 from maquette.nets.dense import FromVector, ToVector
 from maquette.nets.density import Mixture
+from maquette.nets.perception import seen
 from maquette.space import (
     Batch,
     DataSpec,
@@ -44,6 +45,7 @@ class VAE(GenerativeModel):
     batch_size = 32
     concluded_on = 30_000
     bf16 = True
+    heads = ("decoder.head", "decoder.blocks", "decoder.up", "embed_condition")
     as_codec = {"latent": "auto", "density": "normal"}
     enters = {"encoder": "encoder"}
     codec_share = 0.7  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
@@ -73,6 +75,11 @@ class VAE(GenerativeModel):
         ] = "mixture",
         components: Annotated[int, Field(gt=0, description="Gaussians of the mixture")] = 100,
         drop: Annotated[float, Field(ge=0, le=1, description="share of pieces whose condition is forgotten")] = 0.15,
+        perceptual: Annotated[
+            str | None,
+            Field(description="a run of `pretrain` through whose eyes pieces are compared too; none: pixels alone"),
+        ] = None,
+        perceptual_weight: Annotated[float, Field(ge=0, description="of that comparison beside the pixels")] = 0.25,
     ):
         super().__init__(spec)
         spec.space.need("grid", model="vae")
@@ -80,6 +87,7 @@ class VAE(GenerativeModel):
             latent = "grid" if max(spec.space.axes) > 32 else "vector"
         usual = 24 if density == "mixture" else 16  # a mixture is at ease with more numbers than a flow or N(0, I)
         latent_size = latent_size or {"vector": usual, "grid": 4}[latent]
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
         self.latent = latent
         self.sigma, self.beta, self.free_bits, self.drop, self.density = sigma, beta, free_bits, drop, density
         channels, axes = spec.space.shape[0], spec.space.axes
@@ -120,12 +128,15 @@ class VAE(GenerativeModel):
         condition = drop_condition(batch.condition, self.drop)
         mean, logvar = self.posterior(batch.x, condition)
         z = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-        error = (self.picture(z, condition) - batch.x).float().square().mean()
+        made = self.picture(z, condition)
+        error = (made - batch.x).float().square().mean()
         kl = normal_kl(mean.float(), logvar.float())
         terms = {
             "distance": gaussian_nats(error, batch.x[0].numel(), self.sigma),
             "kl": self.beta * kl.mean(0).clamp_min(self.free_bits).sum(),
         }
+        if self.perceptual:
+            terms["perceptual"] = self.perceptual_weight * seen(self, made, batch.x)
         return Losses(terms, {"rmse": error.detach().sqrt(), "kl_nats": kl.detach().mean(0).sum()})
 
     @torch.no_grad()

@@ -20,8 +20,9 @@ from torch.nn.functional import softplus
 from maquette.errors import SettingError
 from maquette.nets.adversary import NORM, settle
 from maquette.nets.cells import FromCells, ToCells
-from maquette.nets.conv import depth, pyramid
+from maquette.nets.perception import seen
 from maquette.nets.quantize import FSQ, Codebook, Quantised, perplexity
+from maquette.nets.trunk import coarseness
 from maquette.space import Batch, DataSpec, Losses, Model, Optimiser, Phase, Space
 
 LEAST_ERROR = (2 / 255) ** 2 / 12  # squared, of 8-bit rounding in [-1, 1]
@@ -40,6 +41,8 @@ class VQVAE(Model):
     search = {"blocks": [0, 1]}
     batch_size = 32
     enters: ClassVar[Mapping[str, str]] = {"encoder.0": "encoder"}
+    heads = ("decoder.head", "decoder.rises")
+    teachers = ("discriminator",)
     codec_share: ClassVar[float] = 0.28  # of the time of both stages: the prior has more to learn
 
     def __init__(
@@ -64,6 +67,11 @@ class VQVAE(Model):
             float,
             Field(ge=0, description="weight of a patch discriminator; 0 is off, 1 sharpens pictures of 64 px and more"),
         ] = 0.0,
+        perceptual: Annotated[
+            str | None,
+            Field(description="a run of `pretrain` through whose eyes pieces are compared too; none: pixels alone"),
+        ] = None,
+        perceptual_weight: Annotated[float, Field(ge=0, description="of that comparison beside the pixels")] = 0.25,
     ):
         super().__init__(spec)
         spec.space.need("grid", model="vqvae")
@@ -79,7 +87,7 @@ class VQVAE(Model):
         self.code_axes = self.encoder[0].grid
         digits = () if codebook == "learned" else self.quantiser.levels.tolist()
         self.code_space = Space("tokens", (math.prod(self.code_axes),), self.quantiser.size, digits)
-        self.adversarial = adversarial
+        self.adversarial, self.perceptual, self.perceptual_weight = adversarial, perceptual, perceptual_weight
         learner = Phase("model", ("encoder", "decoder"), optimiser=Optimiser("adam", lr=4e-3, clip=1.0))
         self.phases = (learner,)
         if adversarial:
@@ -103,6 +111,8 @@ class VQVAE(Model):
             terms["commitment"] = 0.25 * steepness * found.commitment
         if self.adversarial:
             terms["adversary"] = steepness * self._adversary(made, error, progress)
+        if self.perceptual:
+            terms["perceptual"] = self.perceptual_weight * seen(self, made, batch.x)
         use, spread = perplexity(found.codes, self.quantiser.size)
         return Losses(terms, {"error": error, "codes_used": use, "perplexity": spread})
 
@@ -110,7 +120,8 @@ class VQVAE(Model):
         """What the discriminator says, with the weight that makes its pull on the last layer equal to the distance's
         (Esser 2021, arXiv:2012.09841, eq. 7), at most 1, and rising over the first part of training."""
         verdict = softplus(-self.discriminator(made)).mean()
-        last = self.decoder.head.conv.weight
+        moving = (p for p in reversed(list(self.decoder.parameters())) if p.requires_grad and p.ndim > 1)
+        last = next(moving, made)
         near, fool = (torch.autograd.grad(t, last, retain_graph=True)[0].norm() for t in (error, verdict))
         balance = (near / (fool + 1e-6)).clamp(0, 1)
         return self.adversarial * min(1.0, progress / RAMP) * balance * verdict
@@ -150,20 +161,6 @@ class VQVAE(Model):
         """(B, L, D) -> (B, C, *axes)"""
         grid = rearrange(vectors, "b l d -> b d l").unflatten(2, self.code_axes)
         return self.decoder(grid).tanh()
-
-
-def coarseness(space: Space, most_codes: int = 256, most_values: int = 64) -> int:
-    """How often to halve: until a piece has at most 256 codes, and further while a code stands for at most 64 values.
-
-    >>> [coarseness(Space("grid", s)) for s in ((1, 28, 28), (4, 32, 32), (3, 64, 64), (3, 128, 128), (1, 8, 8))]
-    [3, 2, 2, 3, 1]
-    """
-    for halvings in range(20):
-        here, next_ = (math.prod(pyramid(space.axes, n)[-1]) for n in (halvings, halvings + 1))
-        small = here <= most_codes and (space.elements > most_values * next_ or halvings >= depth(space.axes, 4))
-        if small:
-            return halvings
-    return halvings
 
 
 def exponent(downsampling: int) -> int:

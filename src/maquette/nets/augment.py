@@ -17,28 +17,28 @@ def augment(x: Tensor, probability: Tensor | float) -> Tensor:
 
 
 def _sometimes(change: Callable[[Tensor], Tensor], x: Tensor, probability: Tensor | float) -> Tensor:
-    chosen = _uniform(x) < probability
+    chosen = uniform(x) < probability
     return torch.where(chosen, change(x), x)
 
 
-def _uniform(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """One number a piece, shaped to multiply it."""
-    return torch.empty(len(x), *[1] * (x.dim() - 1), device=x.device).uniform_(low, high)
+def uniform(x: Tensor, low: float = 0.0, high: float = 1.0, channels: bool = False) -> Tensor:
+    """One number a piece, or one a channel of each, shaped to multiply it."""
+    return torch.empty(len(x), x.shape[1] if channels else 1, *[1] * (x.dim() - 2), device=x.device).uniform_(low, high)
 
 
 def brightness(x: Tensor) -> Tensor:
-    return x + _uniform(x, -0.5, 0.5)
+    return x + uniform(x, -0.5, 0.5)
 
 
 def contrast(x: Tensor) -> Tensor:
     mean = x.flatten(1).mean(1).view(-1, *[1] * (x.dim() - 1))
-    return mean + (x - mean) * _uniform(x, 0.5, 1.5)
+    return mean + (x - mean) * uniform(x, 0.5, 1.5)
 
 
 def saturation(x: Tensor) -> Tensor:
     """Away from or towards the mean over the channels; of one channel nothing changes."""
     mean = x.mean(1, keepdim=True)
-    return mean + (x - mean) * _uniform(x, 0.0, 2.0)
+    return mean + (x - mean) * uniform(x, 0.0, 2.0)
 
 
 def shift(x: Tensor, share: float = 0.125) -> Tensor:

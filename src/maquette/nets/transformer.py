@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from maquette.nets.attention import Attention, Cache, RMSNorm, rotations
 
+FEW = ((200_000, 0.2), (1_000_000, 0.1))  # tokens of the train split below which dropout helps, and how much of it
+
 
 class Table(nn.Module):
     """One row of `weight` a token, (V, width), read as an embedding or as a head.
@@ -241,3 +243,12 @@ class Encoder(Stack):
         h = F.embedding(tokens, self.embed_tokens.rows)
         h = torch.where(hidden.unsqueeze(2), self.mask if context is None else self.mask + context.unsqueeze(1), h)
         return self.through(self.placed(h), context)
+
+
+def usual_dropout(tokens: int) -> float:
+    """The rate of dropout that helps on so many tokens of training; 0 where their number is not known.
+
+    >>> usual_dropout(70_000), usual_dropout(10_000_000), usual_dropout(0)
+    (0.2, 0.0, 0.0)
+    """
+    return next((rate for most, rate in FEW if 0 < tokens < most), 0.0)

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.errors import SettingError
+from maquette.loop import only_here, plan
 from maquette.recipe import Recipe
 from maquette.run import Run
 from maquette.verbs.drive import Progress
 from maquette.verbs.fitting import fitted_to
+from maquette.verbs.heads import head_recipe
 from maquette.verbs.train import training
 
 FEWEST = 4  # training pieces that a model may be adapted to
@@ -29,43 +32,48 @@ def adapting(
     corpus: Corpus,
     out: Path,
     *,
-    method: str = "full",
+    task: str | None = None,
+    method: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
     given: Mapping[str, Any] | None = None,
     loggers: tuple[str, ...] = (),
 ) -> Iterator[Progress]:
-    """Fit a generative run to other content; the same line goes on. given: settings of the method, and `prior` (see prior.py).
+    """Fit a run to other content, or put a task head on it; the same line goes on.
 
-    Raises SettingError, SpaceError, RunError, CorpusError.
+    task    classify, regress, caption or restore; none: the run's own model learns the new content
+    method  full, head or lora; none: full, and head for a task
+    given   settings of the method, of training or of the task by their names, and `prior`, a share of each batch (see prior.py)
+
+    Raises UnknownName, SettingError, SpaceError, RunError, CorpusError.
     """
-    recipe = adapted(run, method, given or {}, minutes=minutes, steps=steps, seed=seed)
-    fitted = fitted_to(run, corpus)
+    fitted = fitted_to(run, corpus, own_conditions=task is not None)
     if fitted.size("train") < FEWEST:
         raise SettingError(
             f"{corpus.path} has {fitted.size('train')} training pieces; a model is adapted to {FEWEST} or more"
         )
-    yield from training(fitted, recipe, out, loggers=loggers)
-
-
-def adapted(
-    run: Run,
-    method: str,
-    given: Mapping[str, Any],
-    *,
-    minutes: float | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-) -> Recipe:
-    """The recipe of the adapted run: the base's, from its weights, by `method`."""
-    train = {**run.recipe.train, "steps": steps}
-    return run.recipe.model_copy(
-        update={
-            "start": str(run.path),
-            "adapter": {"method": method, **given},
-            "minutes": minutes,
-            "seed": run.recipe.seed if seed is None else seed,
-            "train": train,
-        }
+    recipe = (
+        head_recipe(run, fitted, task, method or "head", given) if task else adapted(run, method or "full", given or {})
     )
+    chosen = {"minutes": minutes, "seed": seed, "train": steps and {**recipe.train, "steps": steps}}
+    recipe = recipe.model_copy(update={k: v for k, v in chosen.items() if v is not None})
+    yield from training(fitted, recipe, out, loggers=loggers)
+    only_here(Run.open(out).keep_adapter)
+
+
+def adapted(run: Run, method: str, given: Mapping[str, Any]) -> Recipe:
+    """The recipe of the adapted run: the base's, from its weights, by `method`; the minutes and steps are its own."""
+    own = {"prior", *catalog.settings(catalog.find("adapters", method)).model_fields}
+    training = {
+        k.removeprefix("train."): v
+        for k, v in given.items()
+        if k not in own and k.removeprefix("train.") in catalog.settings(plan).model_fields
+    }
+    changes = {
+        "start": str(run.path),
+        "adapter": {"method": method, **{k: v for k, v in given.items() if k.removeprefix("train.") not in training}},
+        "minutes": None,
+        "train": {**run.recipe.train, "steps": None, **training},
+    }
+    return run.recipe.model_copy(update=changes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from maquette import catalog, files
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, SettingError
-from maquette.features import BATCH, Known, Pixels, judge_of
+from maquette.features import BATCH, Known, Lent, Pixels, judge_of
 from maquette.finding import Finding, Material
 from maquette.loop import pick_device
 from maquette.neighbours import Nearest, distinct
@@ -25,6 +25,9 @@ from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
 from maquette.verbs import reading
+from maquette.verbs.examining import examine
+from maquette.verbs.fitting import fitted_to
+from maquette.verbs.heads import is_task
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
 FEWEST = 10  # held-out pieces below which nothing can be measured against them
@@ -59,7 +62,7 @@ class Evidence:
     notes: tuple[str, ...]
     pairs: tuple[Pair, ...]
     distances: dict[str, tuple[Tensor, Tensor]]  # space -> (generated_to_train, test_to_train)
-    judge: Known
+    judge: Known | Lent
 
     def find(self, name: str, space: str = "judge") -> Finding:
         return next(f for f in self.findings if (f.name, f.space) == (name, space))
@@ -87,17 +90,24 @@ def audit(
     run: Run,
     corpus: Corpus | None = None,
     *,
+    against: Corpus | None = None,
     samples: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     device: str = "auto",
+    judge: Run | str | Path | None = None,
 ) -> Audit:
     """Sample from the run and compare with the test split; writes audit.json, audit.html and closest.png.
 
+    corpus   the one it was trained on, where that has moved
+    against  another one, to which it is compared as if it had been trained on that: how far it is before it is adapted
     samples  none: as many as the test split has, at least 48 and at most 2,000. Raises RunError, CorpusError, SettingError.
+    judge    a run with features (`maquette pretrain`) in which pieces are compared; none: an encoder trained for the audit
     """
+    if against is not None:
+        corpus = fitted_to(run, against)
     corpus = corpus or corpus_of(run)
-    if corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
+    if against is None and corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
         raise CorpusError(
             f"{corpus.path} is not the corpus {run.path} was trained on, or was prepared anew since; an audit against it "
             "would mean nothing. Give the right one with --corpus"
@@ -106,15 +116,44 @@ def audit(
     if n < 1:
         raise SettingError(f"samples should be >= 1; {samples} came")
     modality = catalog.modality(corpus.facts["modality"])
-    folder = Path(out) if out else run.path / "audit"
+    folder = Path(out) if out else run.path / ("audit" if against is None else f"audit-{against.path.name}")
     about = {"run": run.path.name, "weights": identity(run), "model": run.recipe.model, "first_seed": seed}
+    if is_task(run.stage):
+        return Audit(
+            *examine(run, corpus, modality, folder, {k: about[k] for k in ("run", "weights", "model")}, device)
+        )
+    lent = lend(judge, corpus) if judge is not None else None
     if corpus.spec.space.ragged:
         found = reading.read(run, corpus, modality, samples, seed, device)
         reading.write(found, corpus, modality, folder, about)
         return Audit(found.findings, found.verdict, folder)
     generated = as_written(draw(run, n, seed, device), modality)
-    evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces")
+    evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces", judge=lent)
     return write(evidence, generated, corpus, modality, folder, about)
+
+
+def lend(judge: Run | str | Path, corpus: Corpus) -> Lent:
+    """A run's features as the judge of a corpus. Raises SettingError where it has none, or was made for other pieces."""
+    run = judge if isinstance(judge, Run) else Run.open(judge)
+    space = corpus.spec.space
+    if space.kind != "grid":
+        raise SettingError(
+            "--judge compares grids; sequences are judged by likelihood and by their modality's own figures"
+        )
+    if run.codec is not None or not hasattr(model := run.load_model(), "embed"):
+        raise SettingError(
+            f"{run.path} is a run of {run.recipe.model}, which holds no features; a run of `pretrain` does"
+        )
+    if run.spec.space != space:
+        raise SettingError(
+            f"{run.path} knows pieces of shape {run.spec.space.shape}, those of this corpus have {space.shape}; pretrain on a corpus of "
+            "that shape"
+        )
+    source = run.facts["corpus"]
+    same = "this corpus" if source["fingerprint"] == corpus.fingerprint else f"the corpus {source['name']}"
+    blind = " without labels" if getattr(model, "probed", False) else ""
+    words = f"the features of {run.path.name}, a run of {run.recipe.model} that learnt from {same}{blind}"
+    return Lent(model, corpus, identity(run), words)
 
 
 def corpus_of(run: Run) -> Corpus:
@@ -147,7 +186,7 @@ def as_written(generated: Tensor, modality: Modality) -> Tensor:
 
 
 def assess(
-    generated: Tensor, corpus: Corpus, *, seed: int = 0, noun: str = "pieces", judge: Known | None = None
+    generated: Tensor, corpus: Corpus, *, seed: int = 0, noun: str = "pieces", judge: Known | Lent | None = None
 ) -> Evidence:
     """generated (n, *space.shape) against a corpus, by every file of metrics/."""
     if generated.shape[1:] != corpus.spec.space.shape:

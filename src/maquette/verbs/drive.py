@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -17,8 +18,9 @@ import torch.distributed as dist
 from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.likelihood import is_chain, piece_nats
-from maquette.loop import TrainState, only_here, rank, seed_everything, world
+from maquette.loop import TrainState, only_here, pick_device, rank, seed_everything, world
 from maquette.piece import Asked
+from maquette.probing import probe
 from maquette.run import Run, Sampler
 from maquette.space import Model, SampleRequest
 from maquette.trackers import open_tracker
@@ -55,22 +57,25 @@ def drive(
     loggers: tuple[str, ...],
 ) -> Iterator[Progress]:
     """Follow the loop: freeze the number of steps, log, save, draw sheets, stop when asked."""
-    keeper, judge = Keeper(run, corpus), Validation(run, corpus)
+    keeper, probing = Keeper(run, corpus), Probing(corpus)
+    judge = (Examination if hasattr(catalog.trainable(run.stage), "validation") else Validation)(run, corpus)
     told = 0.0
     started_cpu = time.process_time()
     with loggers_for(loggers, run) as write:
         for now in states:
             budget.freeze(now)
             over = judge.look(now)
+            news = probing.look(now)
             asked = interruption.anywhere()
             if now.done or asked or keeper.due():
                 _record(run, now, write)
                 keeper.keep(now)
-            elif now.step % 10 == 0:
+            elif now.step % 10 == 0 or news:
                 _record(run, now, write)
-            if now.done or asked or time.monotonic() - told > 0.5:
+            if now.done or asked or news or time.monotonic() - told > 0.5:
                 told = time.monotonic()
-                yield _progress(run, now, budget, keeper, "stopped and saved; the same line goes on" if asked else over)
+                news = "stopped and saved; the same line goes on" if asked else over or news
+                yield _progress(run, now, budget, keeper, news)
             if asked:
                 break
     run.facts["cpu_seconds"] = round(run.facts.get("cpu_seconds", 0.0) + time.process_time() - started_cpu, 2)
@@ -110,14 +115,20 @@ class Validation:
         """Note the nats where it is time to; a sentence where training is over, and then `now.steps` is the present step."""
         if not self.possible or not now.model.phases or not is_chain(now.model):
             return ""
+        if not getattr(now.model, "by_validation", True):
+            return ""
         if not now.steps or now.step % max(1, now.steps // self.LOOKS):
             return ""
         nats = agreed_number(self._nats(now.averaged) if rank() == 0 else 0.0)
         now.logs["validation/nats_per_token"] = torch.tensor(nats)
-        if now.best is None or nats < now.best[1]:
-            now.best = (now.step, nats)
+        return self.weighed(now, nats)
+
+    def weighed(self, now: TrainState, figure: float) -> str:
+        """Keep the weights where the figure is the smallest so far; end training where it long was not."""
+        if now.best is None or figure < now.best[1]:
+            now.best = (now.step, figure)
             only_here(lambda: self.run.keep_best(now))
-        late = now.step - now.best[0] >= self.PATIENCE * max(1, now.steps // self.LOOKS)
+        late = now.step - now.best[0] >= self.PATIENCE * max(1, now.steps // self.LOOKS)  # type: ignore[operator]
         if not late or now.done:
             return ""
         now.steps = now.step
@@ -128,6 +139,54 @@ class Validation:
     def _nats(self, model: Model) -> float:
         pieces, nats = piece_nats(model, self.corpus, "validation", self.pieces)  # type: ignore[arg-type]
         return float(nats.sum()) / self.corpus.tokens_in(pieces.numpy())
+
+
+class Examination(Validation):
+    """The same for task heads, by the figures that each of them has for it."""
+
+    PIECES = 1_000  # of the validation split that are looked at
+    PATIENCE = 8
+
+    def look(self, now: TrainState) -> str:
+        if not hasattr(now.model, "validation") or not self.corpus.size("validation"):
+            return ""
+        if not now.steps or (now.step % max(1, now.steps // self.LOOKS) and not now.done):
+            return ""
+        found = now.averaged.validation(self._batches) if rank() == 0 else {}
+        now.logs |= {f"validation/{name}": torch.tensor(value) for name, value in found.items()}
+        if world() == 1 and not found:
+            return ""
+        return self.weighed(now, agreed_number(next(iter(found.values()), math.inf)))
+
+    def _batches(self) -> Iterator[Any]:
+        device = self.run.recipe.train["device"]
+        for batch in self.corpus.once("validation", limit=self.PIECES):
+            yield batch.to(pick_device(device))
+
+
+class Probing:
+    """What features that are learnt without labels know of them, where there are any: at every quarter of the steps. Nothing is learnt of it."""
+
+    LOOKS = 4
+    PIECES = 4_000  # of either split
+
+    def __init__(self, corpus: Corpus):
+        self.corpus = corpus
+
+    def look(self, now: TrainState) -> str:
+        """Note `validation/linear_probe` and `validation/knn` where it is time to, and say so."""
+        if not getattr(now.model, "probed", False) or not now.steps:
+            return ""
+        if not now.done and now.step % max(1, now.steps // self.LOOKS):
+            return ""
+        found = probe(now.averaged, self.corpus, limit=self.PIECES) if rank() == 0 else None
+        if found is None:
+            return ""
+        now.logs |= {
+            "validation/linear_probe": torch.tensor(found.linear),
+            "validation/knn": torch.tensor(found.knn),
+        }
+        return f"labels told by a linear probe: {found.linear:.1%}, by nearest neighbours: {found.knn:.1%} (validation split)"
 
 
 class Budget:
@@ -204,7 +263,7 @@ class Keeper:
 
     def _draw(self, model: Model, step: int) -> Path | None:
         """The sample sheet of one step; always the same seeds."""
-        if not hasattr(model, "sample"):
+        if not hasattr(model, "sample") or not getattr(model, "alone", True):
             return None
         codec = self.run.codec.load_model(str(model.device)) if self.run.codec else None
         sampler = Sampler(model, codec)  # type: ignore[arg-type]

@@ -24,12 +24,16 @@ from maquette.writing import CorpusWriter, RaggedWriter
 STRANGE = 0.1  # share of tokens that the run does not know, above which a corpus is refused
 
 
-def fitted_to(run: Run, corpus: Corpus) -> Corpus:
+def fitted_to(run: Run, corpus: Corpus, own_conditions: bool = False) -> Corpus:
     """The corpus as the run's model needs it: itself where it fits already, else one made beside it, at once where it stands.
+
+    own_conditions: what is known of its pieces stays as it is, for a task head learns the corpus's columns and not the run's.
 
     Raises SettingError for another modality or a vocabulary that does not cover it, SpaceError for what cannot be made to fit.
     """
     wanted = wanted_by(run)
+    if own_conditions:
+        wanted = replace(wanted, condition=corpus.spec.condition)
     kind = run.facts["corpus"]["modality"]
     if kind["name"] != corpus.facts["modality"]["name"]:
         theirs, ours = kind["name"], corpus.facts["modality"]["name"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maquette import catalog
+from maquette.adapting import adapter_sum
 from maquette.errors import ContentError, RunError, SettingError, UsageError
 from maquette.loop import pick_device
 from maquette.piece import Asked, Modality, Piece
@@ -18,6 +19,7 @@ from maquette.run import Run, identity
 from maquette.space import SampleRequest
 
 CHUNK = 64  # pieces made at once
+CANDIDATES = 1000  # most among which the best is looked for
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Wish:
     seed         of the first piece; piece k has seed + k
     condition    {"label": "dragon"}; empty: labels as often as they occur in training
     source, keep, prompt, form, rules, bars, length: see piece.Asked
+    adapters     ("runs/style:0.7", ...): what was learnt by LoRA, added to the run by weight
     temperature, guidance, steps, top_k, top_p, repetition: see SampleRequest
+    liked        piece k is the best, by the taste learnt from the run's ratings, of `of` pieces whose seeds follow from seed k
     """
 
     seed: int = 0
@@ -45,6 +49,9 @@ class Wish:
     top_k: int = 0
     top_p: float = 1.0
     repetition: float = 1.0
+    adapters: Sequence[str] = ()
+    liked: bool = False
+    of: int = 8
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
@@ -57,6 +64,7 @@ class Wish:
             ("repetition", self.repetition >= 1, ">= 1"),
             ("bars", self.bars is None or self.bars >= 1, ">= 1"),
             ("length", self.length is None or self.length >= 1, ">= 1"),
+            ("of", 1 <= self.of <= CANDIDATES, f"from 1 to {CANDIDATES}"),
         ):
             if not fits:
                 raise SettingError(f"{name} should be {expected}; {getattr(self, name)} came")
@@ -77,8 +85,16 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
     """The same, one by one as they are ready."""
     if n < 1:
         raise SettingError(f"the number of pieces should be >= 1; {n} came")
+    if wish.liked:
+        yield from _best(run, n, wish, device)
+        return
     modality = catalog.modality(run.facts["corpus"]["modality"])
-    sampler = run.sampler(pick_device(device))
+    sampler = run.sampler(pick_device(device), wish.adapters)
+    if not getattr(sampler.model, "alone", True) and not (wish.source and wish.keep):
+        raise UsageError(
+            f"{run.path} is a run of {run.recipe.model}, which makes nothing alone but fills in what is missing: give a piece with "
+            "--source and what stays of it with --keep"
+        )
     request = to_request(run, modality, wish, range(wish.seed, wish.seed + n))
     for start in range(0, n, CHUNK):
         part = request.rows(start, min(start + CHUNK, n))
@@ -86,10 +102,35 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
             yield replace(modality.to_piece(x, papers(run, replace(wish, seed=seed))), modality=modality)
 
 
+def _best(run: Run, n: int, wish: Wish, device: str) -> Iterator[Piece]:
+    """Of each piece the best of its candidates; its papers name the seed of the one that was taken, so that it can be made again when
+    the ratings are long others."""
+    from maquette.verbs.taste import corpus_if_there, padded, ratings_of, taste_of
+
+    taste = taste_of(run, ratings_of(run), corpus_if_there(run))[0]
+    modality = catalog.modality(run.facts["corpus"]["modality"])
+    sampler = run.sampler(pick_device(device), wish.adapters)
+    for seed in range(wish.seed, wish.seed + n):
+        seeds = candidates(seed, wish.of)
+        request = to_request(run, modality, wish, seeds)
+        parts = [sampler.sample(request.rows(i, i + CHUNK)) for i in range(0, wish.of, CHUNK)]
+        made = padded([row for part in parts for row in part], sampler.spec.space.end)
+        reward = taste.reward(made)
+        best = int(reward.argmax())
+        plain = replace(wish, seed=seeds[best], liked=False, of=Wish.of)
+        chosen = {"seed": seed, "of": wish.of, "chance": round(float(reward[best].exp()), 4)}
+        yield replace(modality.to_piece(made[best], papers(run, plain) | {"liked": chosen}), modality=modality)
+
+
+def candidates(seed: int, of: int) -> tuple[int, ...]:
+    """The seeds among whose pieces that of `seed` is chosen: none is a candidate of another seed, and more come after fewer."""
+    return tuple(1_000_000 + CANDIDATES * seed + k for k in range(of))
+
+
 def streaming(run: Run, wish: Wish, device: str = "auto") -> Iterator[str]:
     """One text as it is written, part by part. Raises UsageError where pieces are no texts or the model does not write in order."""
     modality = catalog.modality(run.facts["corpus"]["modality"])
-    sampler = run.sampler(pick_device(device))
+    sampler = run.sampler(pick_device(device), wish.adapters)
     if not hasattr(sampler.model, "stream") or sampler.codec:
         raise UsageError(f"{run.recipe.model} makes a piece as a whole; drop --stream")
     written: list[Tensor] = []
@@ -116,7 +157,7 @@ def interpolate(
     request = to_request(run, modality, wish, (first, last))
     if request.condition is not None:  # the way keeps one condition, that of its first piece
         request = request.with_(condition=request.condition[:1].expand(2, -1))
-    made = run.sampler(pick_device(device)).interpolate(request, positions)
+    made = run.sampler(pick_device(device), wish.adapters).interpolate(request, positions)
     facts = papers(run, replace(wish, seed=first)) | {"interpolate": [first, last]}
     return [
         replace(modality.to_piece(x, facts | {"position": p}), modality=modality)
@@ -166,7 +207,7 @@ def papers(run: Run, wish: Wish) -> dict[str, Any]:
     """What a piece carries: enough to make it again and to explain it."""
     from maquette import __version__
 
-    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {}, ())}
+    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {}, (), []) and k not in ("liked", "of")}
     return {
         "generator": f"maquette {__version__}",
         "run": run.path.as_posix() if not run.path.is_absolute() else run.path.name,
@@ -174,7 +215,7 @@ def papers(run: Run, wish: Wish) -> dict[str, Any]:
         "corpus": {k: run.facts["corpus"][k] for k in ("name", "fingerprint")},
         "recipe": run.recipe.model_dump(mode="json"),
         "wish": asked,
-    }
+    } | ({"adapters": [adapter_sum(a) for a in wish.adapters]} if wish.adapters else {})
 
 
 def like(facts: Mapping[str, Any], run: Run) -> Wish:
@@ -187,7 +228,10 @@ def like(facts: Mapping[str, Any], run: Run) -> Wish:
         raise RunError(
             f"{run.path} is not the run (or no longer the weights) that made this piece: it came from {facts['run']}"
         )
-    return Wish(**facts["wish"])
+    wish = Wish(**facts["wish"])
+    if changed := [a for a, s in zip(wish.adapters, facts.get("adapters", ()), strict=True) if adapter_sum(a) != s]:
+        raise RunError(f"the adapter {changed[0]} is not (or no longer) the one that made this piece")
+    return wish
 
 
 def save(pieces: Sequence[Piece], folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:

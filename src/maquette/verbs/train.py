@@ -15,7 +15,9 @@ from maquette import catalog
 from maquette.building import building
 from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
+from maquette.feedback import taught
 from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
+from maquette.nets.perception import lend_eyes
 from maquette.partners import Partners
 from maquette.prior import beside, prior_of
 from maquette.recipe import Recipe, differences, settle
@@ -162,8 +164,8 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
         codec = codec_run.load_model()
         if not isinstance(codec, Codec):
             raise SettingError(f"{codec_run.recipe.model} is no codec; a pair begins with vae or vqvae")
-        only_here(lambda: encode(corpus, codec, place, {"run": name, "model": codec_run.recipe.model}))
-    return Corpus.open(place)
+        only_here(lambda: encode(corpus.widened(), codec, place, {"run": name, "model": codec_run.recipe.model}))
+    return Corpus.open(place).narrowed(**corpus.narrow)
 
 
 def _fitting(recipe: Recipe) -> None:
@@ -270,6 +272,9 @@ def _attempt(
     else:
         model = run.build()
     plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
+    if getattr(model, "perceptual", None):
+        look_through(model, run, plan.device)
+    model = taught(run, model)
     plan = replace(plan, lr_scale=plan.lr_scale * (0.5 if run.facts.get("rolled_back") else 1.0))
     restored = (checkpoint.tensors, {**checkpoint.facts, "lr_scale": plan.lr_scale}) if checkpoint else None
     only_here(lambda: run.forget_log_after(checkpoint.facts["step"] if checkpoint else 0))
@@ -294,6 +299,24 @@ def started(run: Run) -> Model:
     only_here(run.note)
     run.adapt(model)
     return model
+
+
+def look_through(model: Model, run: Run, device: str) -> None:
+    """Give a model with a perceptual distance the frozen run it looks through; that run must stay what it was while this one is trained.
+
+    Raises SettingError where that run holds no layers or knows other pieces, RunError where it is gone or has changed.
+    """
+    eyes = Run.open(model.perceptual)  # type: ignore[arg-type]
+    seeing = eyes.load_model(device)
+    if not hasattr(seeing, "layers") or seeing.spec.space != model.spec.space:
+        raise SettingError(
+            f"perceptual should be a run of `maquette pretrain` on grids of shape {model.spec.space.shape}; {eyes.path} is one of "
+            f"{eyes.recipe.model} on {seeing.spec.space.kind} of shape {seeing.spec.space.shape}"
+        )
+    known = run.facts.setdefault("perceptual", identity(eyes))
+    if known != identity(eyes):
+        raise RunError(f"{eyes.path} is no longer the run {run.path} looks through; train with another -o")
+    lend_eyes(model, seeing.layers)
 
 
 def _minutes(minutes: float | None, plan: Plan) -> float | None:

@@ -100,7 +100,7 @@ def _luck(repeats: tuple[tuple[float, ...], ...], same: bool, fails: bool) -> st
     if usual and not best:
         return f"The usual settings give {usual} with other seeds; the best were not repeated yet, and the same line again does."
     if not all(repeats):
-        return "The time did not allow to repeat the best with another seed, so a part of its lead may be luck; the same line again does."
+        return "The time did not allow to repeat the best with another seed, so a part of its lead may be luck; the same line with more minutes does."
     told = f"With other seeds the best settings give {best}, the usual ones {usual}"
     if fails:
         return f"{told}: the gain does not survive, it was luck, and best.toml holds the usual settings."

@@ -1,0 +1,1 @@
+"""Task heads: what a trained network is used for, one file each."""
