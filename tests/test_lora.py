@@ -32,7 +32,7 @@ from maquette.verbs.generate import Wish, generate, like
 from maquette.verbs.train import train
 
 LEARN = [name for name in FAMILIES if catalog.find("models", name).phases]
-METHODS = {"full": {}, "head": {}, "lora": {"rank": 2, "tables": True}}
+METHODS = {"full": {}, "head": {}, "lora": {"rank": 2}}
 every_family = pytest.mark.parametrize("name", LEARN)
 
 
@@ -160,11 +160,11 @@ def test_a_layer_of_any_kind_adds_a_product_of_its_rank_and_folds_back(layer: to
     assert set(dict(again.named_parameters())) <= {"weight", "bias", "digits"}
 
 
-def test_matrices_of_muon_give_way_to_adam_and_rates_are_paced() -> None:
+def test_rates_are_paced_and_thin_matrices_have_adam_where_others_have_muon() -> None:
     plain = build("transformer", home("transformer"))
     plain.phases = (Phase("model", optimiser=Optimiser("muon", lr=0.1, muon_lr=0.2)),)
-    Lora(lr=0.03).apply(thinly := copy.deepcopy(plain))
-    assert (thinly.phases[0].optimiser.name, thinly.phases[0].optimiser.lr) == ("adamw", 0.03)
+    Lora(pace=2.0).apply(thinly := copy.deepcopy(plain))
+    assert (thinly.phases[0].optimiser.name, thinly.phases[0].optimiser.lr) == ("adamw", 0.2)
     catalog.find("adapters", "full")(pace=0.5).apply(plain)
     assert plain.phases[0].optimiser == Optimiser("muon", lr=0.05, muon_lr=0.1)
 
@@ -179,7 +179,7 @@ def test_a_step_of_decoding_knows_the_thin_matrices() -> None:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize(
     "settings",
-    [({"targets": "proj$"}, {}), ({"tables": True, "rank": 8}, {}), ({"tables": True}, {"tied": True})],
+    [({"targets": "proj$"}, {}), ({"rank": 8}, {}), ({}, {"tied": True})],
     ids=["layers", "tables too", "tied"],
 )
 def test_peft_lays_it_onto_the_exported_base(settings: tuple[dict, dict], tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def base(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def style(base: Run, corpus: Corpus) -> Run:
-    return adapt(base, corpus, base.path.parent / "style", method="lora", steps=4, given={"rank": 2, "lr": 0.05})
+    return adapt(base, corpus, base.path.parent / "style", method="lora", steps=4, given={"rank": 2, "pace": 20.0})
 
 
 def pictures(run: Run, *adapters: str) -> torch.Tensor:
@@ -236,7 +236,7 @@ def test_a_piece_remembers_its_adapters(base: Run, style: Run) -> None:
 
 def test_of_a_pair_the_adapter_belongs_to_the_last_stage(corpus: Corpus, tmp_path: Path) -> None:
     pair = train(corpus, tiny("vqvae+transformer"), tmp_path / "pair")
-    run = adapt(pair, corpus, tmp_path / "style", method="lora", steps=4, given={"rank": 2, "lr": 0.1})
+    run = adapt(pair, corpus, tmp_path / "style", method="lora", steps=4, given={"rank": 2, "pace": 20.0})
     on = pair.sampler(adapters=(str(run.path),))
     told = run.load_model().state_dict()
     assert all(torch.allclose(v, told[k], atol=1e-6) for k, v in on.model.state_dict().items())

@@ -20,6 +20,8 @@ _HOMES = {
     "adapt": "api",
     "tune": "api",
     "generate": "api",
+    "rate": "api",
+    "learn": "api",
     "audit": "api",
     "create": "api",
     "export": "api",

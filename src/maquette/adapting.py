@@ -51,14 +51,15 @@ def restrict(
     settings: Mapping[str, Any],
     moving: Callable[[str], bool],
     pace: float = 1.0,
-    lr: float | None = None,
+    adam: bool = False,
 ) -> None:
     """Let only the parameters move whose names are `moving`; teachers move whole, for what they teach is new.
 
-    pace multiplies the rates of each phase; lr takes their place. Raises SettingError where the model was adapted before or nothing is left to move.
+    pace multiplies the rates of each phase; adam takes the place of muon. Teachers keep both.
+    Raises SettingError where the model was adapted before or nothing is left to move.
     """
     need_adaptable(model)
-    phases = tuple(_restricted(model, phase, moving, pace, lr) for phase in model.phases)
+    phases = tuple(_restricted(model, phase, moving, pace, adam) for phase in model.phases)
     model.adaptation = {"method": method, "settings": dict(settings), "phases": model.phases}
     model.phases = phases
 
@@ -73,20 +74,19 @@ def need_adaptable(model: Model) -> None:
         raise SettingError(f"{name} has no weights to adapt; train it on the new corpus instead")
 
 
-def _restricted(model: Model, phase: Phase, moving: Callable[[str], bool], pace: float, lr: float | None) -> Phase:
+def _restricted(model: Model, phase: Phase, moving: Callable[[str], bool], pace: float, adam: bool) -> Phase:
     own = [name for name, _ in model.named_parameters() if phase.moves(name)]
     if all(under(name, model.teachers) for name in own):
-        return replace(phase, optimiser=_paced(phase.optimiser, pace, None))
+        return phase
     players = tuple(name for name in own if moving(name))
     if not players:
         raise SettingError(f"nothing of phase {phase.name} would move; choose other layers, or method full")
-    return replace(phase, players=players, optimiser=_paced(phase.optimiser, pace, lr))
+    return replace(phase, players=players, optimiser=_paced(phase.optimiser, pace, adam))
 
 
-def _paced(o: Optimiser, pace: float, lr: float | None) -> Optimiser:
-    if lr is None:
-        return replace(o, lr=pace * o.lr, muon_lr=pace * o.muon_lr)
-    return replace(o, name="adamw" if o.name == "muon" else o.name, lr=lr)
+def _paced(o: Optimiser, pace: float, adam: bool) -> Optimiser:
+    name = "adamw" if adam and o.name == "muon" else o.name
+    return replace(o, name=name, lr=pace * o.lr, muon_lr=pace * o.muon_lr)
 
 
 def under(name: str, prefixes: Iterable[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from maquette.verbs import answer as _answer
 from maquette.verbs import audit as _audit
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
+from maquette.verbs import learn as _learn
 from maquette.verbs import prepare as _prepare
 from maquette.verbs import pretrain as _pretrain
+from maquette.verbs import rate as _rate
 from maquette.verbs import train as _train
 from maquette.verbs import tune as _tune
 
@@ -134,6 +136,26 @@ def pretrain(
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
     recipe = _pretrain.recipe_for(task, corpus, choices)
     return train(corpus, out=out, recipe=recipe, settings=settings)
+
+
+def rate(run: Trained | str | Path, judge: Callable[[Piece], bool | None], n: int = 20, **options: Any) -> int:
+    """Ask `judge` of n pieces: True likes, False dislikes, None skips; ratings land in the run's folder. How many there were."""
+    run = run if isinstance(run, Trained) else open_run(run)
+    letters = {True: "y", False: "n", None: "s"}
+    return _rate.rate(run.run, lambda pieces, k, of: letters[judge(pieces[0])], n, **options)
+
+
+def learn(
+    run: Trained | str | Path,
+    out: str | Path,
+    ratings: str | Path | None = None,
+    *,
+    minutes: float | None = None,
+    **options: Any,
+) -> Trained:
+    """Fit a run to ratings of its pieces (none: those in its folder). options: steps, seed, method, corpus, given (see feedback.Lesson)."""
+    run = run if isinstance(run, Trained) else open_run(run)
+    return Trained(_learn.learn(run.run, Path(ratings) if ratings else None, Path(out), minutes=minutes, **options))
 
 
 def to_recipe(

@@ -128,8 +128,14 @@ def train(
 @app.command()
 def adapt(
     run: Annotated[Path, typer.Argument(help="a run to begin from")],
-    corpus: Annotated[Path, typer.Argument(help="a corpus of what it shall learn")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new run")],
+    corpus: Annotated[
+        Path | None,
+        typer.Argument(help="a corpus of what it shall learn; with --feedback the run's own, where it has moved"),
+    ] = None,
+    feedback: Annotated[
+        Path | None, typer.Option(help="ratings.jsonl of `maquette rate`: learn what is liked of its own pieces")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="full, head or lora; none: full, and head for a task")] = None,
     task: Annotated[str | None, typer.Option(help="a head on the run: classify, regress, caption or restore")] = None,
     minutes: Minutes = None,
@@ -143,8 +149,59 @@ def adapt(
     from maquette.verbs.adapt import adapting
 
     given = dict(parse_assignment(a) for a in settings or [])
+    if feedback:
+        if task:
+            raise UsageError(
+                "feedback is about what a run makes, a task about what it says: give one of --feedback and --task"
+            )
+        options = {"method": method or "full", "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
+        _learn(_run_at(run), feedback, corpus, out, options)
+        return
+    if corpus is None:
+        raise UsageError("adapt to what? give a corpus, or --feedback ratings.jsonl")
     options = {"task": task, "method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
     _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
+
+
+@app.command()
+def rate(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    n: Annotated[int, typer.Option("-n", help="pieces, or pairs, to judge")] = 20,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="which of two is better, instead of likes and dislikes")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="write a sheet to judge in a browser, instead of asking here")
+    ] = None,
+    take: Annotated[Path | None, typer.Option("--import", help="add the ratings.jsonl that a sheet gave")] = None,
+    rater: Annotated[str, typer.Option(help="who judges")] = "",
+    condition: Conditions = None,
+    prompt: Annotated[str | None, typer.Option(help="how pieces begin")] = None,
+    form: Annotated[str | None, typer.Option(help="a form that always holds")] = None,
+    seed: Annotated[int, typer.Option(help="of the first piece, at least; none is asked about twice")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+) -> None:
+    """Say which pieces of a run you like; ratings land in RUN/ratings.jsonl."""
+    from maquette.verbs import rate as verb
+
+    opened = _run_at(run)
+    options = {"pairs": pairs, "rater": rater, "device": device}
+    options["wish"] = _wish(seed=seed, condition=_pairs(condition or []), prompt=prompt, form=form)
+    if take:
+        typer.echo(f"ratings: {verb.take(opened, take)} new in {opened.path / verb.FILE}")
+    elif html:
+        typer.echo(f"sheet: {verb.sheet(opened, html, n, **options)}")
+    else:
+        ask = verb.asker(_line, typer.echo, opened.path / "rating", colours=sys.stdout.isatty())
+        typer.echo(f"ratings: {verb.rate(opened, ask, n, **options)} new in {opened.path / verb.FILE}")
+
+
+def _line(question: str) -> str:
+    """An answer from the terminal; its end is the end of the questions."""
+    try:
+        return input(question)
+    except EOFError:
+        return "q"
 
 
 @app.command()
@@ -228,6 +285,8 @@ def generate(
     adapter: Annotated[
         list[str] | None, typer.Option(help="a run of adapt --method lora and its weight: runs/style:0.7; may repeat")
     ] = None,
+    liked: Annotated[bool, typer.Option("--liked", help="each the best of several, by RUN/ratings.jsonl")] = False,
+    of: Annotated[int, typer.Option("--of", help="how many each of --liked is the best of")] = 8,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
@@ -251,7 +310,11 @@ def generate(
         bars=bars,
         length=length,
         adapters=tuple(adapter or ()),
+        liked=liked,
+        of=of,
     )
+    if liked and (like or stream or interpolate):
+        raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if stream:
         _stream(_run_at(run), wish, device)
         return
@@ -331,6 +394,15 @@ def _shares(text: str) -> list[float]:
         return [float(x) for x in text.split(",")]
     except ValueError:
         raise UsageError(f"--split takes three shares that sum to 1, as 0.7,0.15,0.15; {text!r} came") from None
+
+
+def _learn(run: Run, feedback: Path, corpus: Path | None, out: Path, options: dict[str, Any]) -> None:
+    from maquette.corpus import Corpus
+    from maquette.verbs.learn import learning
+    from maquette.verbs.taste import needed_corpus
+
+    own = needed_corpus(run, Corpus.open(corpus) if corpus else None)
+    _follow(learning(run, feedback, out, corpus=own, **options), own, out)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class Corpus:
         self.spec = DataSpec.from_json(self.facts["spec"])
         self.fingerprint: str = self.facts["fingerprint"]
         self._splits = {name: self._load(name) for name in SPLITS}
+        self.narrow: Mapping[str, np.ndarray] = {}
         self._ragged = self._load_ragged() if self.spec.space.ragged else None
         self._shards = [self._load(p.stem, mapped=True) for p in sorted(self.path.glob("shard-*.npy"))]
         self._conditions = self._load("conditions", mapped=True) if self.spec.condition else None
@@ -93,6 +94,19 @@ class Corpus:
         """The same pieces without what is known of them: for codecs, and to learn without labels."""
         other = copy.copy(self)
         other.spec, other._conditions = replace(self.spec, condition=None), None
+        return other
+
+    def narrowed(self, **numbers: np.ndarray) -> Corpus:
+        """The same corpus with other pieces in some splits: those that shall be learnt from now. `narrow` says which."""
+        other = copy.copy(self)
+        other.narrow = {**self.narrow, **numbers}
+        other._splits = {**self._splits, **{name: np.asarray(n, np.int64) for name, n in numbers.items()}}
+        return other
+
+    def widened(self) -> Corpus:
+        """The splits as they were drawn."""
+        other = copy.copy(self)
+        other.narrow, other._splits = {}, {name: self._load(name) for name in SPLITS}
         return other
 
     def __len__(self) -> int:

@@ -190,6 +190,10 @@ class Modality(ABC):
         """How many of what a likelihood may be divided by: {"character": 120, "byte": 131}."""
         return {}
 
+    def measured(self, piece: Piece) -> dict[str, float]:
+        """What can be told of a piece in a few numbers that a taste may hang on; the same names for every piece."""
+        return {}
+
     def findings(self, works: Works) -> list[Finding]:
         """The modality's own figures, each beside the value of held-out pieces."""
         return []

@@ -78,6 +78,7 @@ class Run:
         path = Path(path)
         unfinished = {
             "codec",
+            "feedback",
             "recipe.toml",
         }  # what a run that was killed while it was made leaves, beside hidden files
         if path.is_dir() and any(p.name not in unfinished and p.name[0] != "." for p in path.iterdir()):

@@ -13,6 +13,8 @@ from maquette.errors import SettingError
 from maquette.nets.lora import CONVS, KINDS, TABLES, most, thin
 from maquette.space import Model
 
+USUAL = 4  # alpha / rank: B, which begins at zero, learns so much faster than A (Hayou 2024, arXiv:2402.12354)
+
 
 class Lora:
     """Thin matrices beside the weights move, and are saved alone; what only teaches (a discriminator) moves whole."""
@@ -22,25 +24,27 @@ class Lora:
         *,
         rank: Annotated[int, Field(gt=0, description="of what is added to each weight; small layers get less")] = 4,
         alpha: Annotated[
-            float | None, Field(gt=0, description="what is added counts alpha / rank; none: as much as the rank")
+            float | None, Field(gt=0, description="what is added counts alpha / rank; none: 4 times the rank")
         ] = None,
         targets: Annotated[
             str, Field(description="regular expression of layers to adapt, searched in their names; empty: all")
         ] = "",
         conv: Annotated[bool, Field(description="convolutions too, not linear layers alone")] = True,
-        tables: Annotated[bool, Field(description="embeddings and heads of token models too")] = False,
-        lr: Annotated[float, Field(gt=0, description="learning rate at its peak")] = 1e-2,
+        tables: Annotated[bool, Field(description="embeddings and heads of token models too")] = True,
+        pace: Annotated[float, Field(gt=0, description="times the model's own learning rates")] = 2.0,
     ):
-        self.rank, self.alpha, self.targets, self.conv, self.tables, self.lr = rank, alpha, targets, conv, tables, lr
+        self.rank, self.alpha, self.targets, self.conv, self.tables = rank, alpha, targets, conv, tables
+        self.pace = pace
 
     def apply(self, model: Model) -> None:
         """Raises SettingError where no layer matches, the rank is beyond all that do, or the model is adapted already."""
         need_adaptable(model)
         layers = self._chosen(model)
         for layer in layers.values():
-            thin(layer, min(self.rank, most(layer)), (self.alpha or self.rank) / self.rank)
+            thin(layer, min(self.rank, most(layer)), (self.alpha or USUAL * self.rank) / self.rank)
         own = {f"{name}.{part}" for name in layers for part in ("lora_A", "lora_B")}
-        restrict(model, "lora", vars(self).copy(), lambda n: n in own or under(n, _new(model)), lr=self.lr)
+        own |= {name for name, _ in model.named_parameters() if under(name, _new(model))}
+        restrict(model, "lora", vars(self).copy(), own.__contains__, pace=self.pace, adam=True)
 
     def _chosen(self, model: Model) -> dict[str, nn.Module]:
         kinds = (nn.Linear, *(CONVS * self.conv), *(TABLES * self.tables))

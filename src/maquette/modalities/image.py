@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -219,6 +221,13 @@ class Image(Modality):
     def sheet(self, pieces: list[Piece], path: Path, columns: int = 0, captions: list[str] | None = None) -> Path:
         """A contact sheet; small pictures are enlarged without smoothing, transparent ones lie on a checkerboard."""
         return sheets.sheet([p.content for p in pieces], path, columns, captions)
+
+    def exhibit(self, piece: Piece) -> str:
+        """The picture as a PNG within the page, drawn with hard edges."""
+        with BytesIO() as stream:
+            to_picture(piece.content).save(stream, "PNG")
+            data = base64.b64encode(stream.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{self.pretty[:-1]}">'
 
     def animate(self, pieces: Sequence[Piece], path: Path, milliseconds: int = 80) -> Path:
         """An animated .gif, .webp or .png (APNG) of pieces of one size, endless."""

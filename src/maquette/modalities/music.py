@@ -412,6 +412,16 @@ class Music(Modality):
         label = escape(f"the first {HEARD:g} seconds")
         return f'<div>{roll}<audio controls preload="none" aria-label="{label}" src="data:audio/wav;base64,{data}"></audio></div>'
 
+    def measured(self, piece: Piece) -> dict[str, float]:
+        """How far each of the 12 pitch classes above the tonic sounds, mode, density, register and length in beats."""
+        if not len(piece.content.notes):
+            return dict.fromkeys((*(f"degree {k}" for k in range(12)), "minor", "density", "register", "beats"), 0.0)
+        told = harmony.measures(piece.content)
+        degrees = likeness.pitch_classes(piece.content)
+        found = {f"degree {k}": float(x) for k, x in enumerate(degrees / max(1e-9, degrees.sum()))}
+        numbers = {"density": told["density"], "register": told["register"], "beats": float(piece.content.beats)}
+        return found | {"minor": float(told["mode"] == "minor")} | numbers
+
     # ---- what is judged
 
     def units(self, piece: Piece) -> dict[str, int]:

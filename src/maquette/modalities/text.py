@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from math import log1p
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -360,6 +361,18 @@ class Text(Modality):
 
     def exhibit(self, piece: Piece) -> str:
         return f'<pre style="white-space: pre-wrap">{html.escape(piece.content)}</pre>'
+
+    def measured(self, piece: Piece) -> dict[str, float]:
+        """Length, lines and how long they are, and how much is written between marks."""
+        lines = [line for line in piece.content.splitlines() if line.strip()]
+        parts = prose.words(piece.content)
+        marks = sum(not any(c.isalnum() for c in part) for part in parts)
+        return {
+            "characters": log1p(len(piece.content)),
+            "lines": log1p(len(lines)),
+            "line": len(piece.content) / max(1, len(lines)),
+            "marks": marks / max(1, len(parts)),
+        }
 
     def findings(self, works: Works) -> list[Finding]:
         """See prose.py: variety, self-BLEU, repetition, the longest copied span, forms and rhyme."""

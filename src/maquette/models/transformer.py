@@ -167,6 +167,15 @@ class Transformer(GenerativeModel):
         """x (B, n) -> log p (B,) in nats, exact: the sum over the tokens of a piece."""
         return -self.token_nats(Batch(x, condition)).sum(1)
 
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        """x (B, n) -> (B, width): the mean of what is known at each token of the first window of a piece."""
+        x = x[:, : self.length].to(self.device)
+        counted = self.spec.space.counted(x) if self.spec.space.ragged else torch.ones_like(x, dtype=torch.bool)
+        keep = counted if self.mode == "masked" else None
+        h = self.hidden(Batch(x), keep).float() * counted.unsqueeze(2)
+        return h.sum(1) / counted.sum(1, keepdim=True)
+
     def _context(self, condition: Tensor | None, batch: int) -> Tensor | None:
         found = self.condition(condition, batch)
         return found if isinstance(found, Tensor) else None

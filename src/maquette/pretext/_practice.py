@@ -87,7 +87,8 @@ def usual_body(spec: DataSpec, body: str | None, exercises: list[type[Exercise]]
 def output(spec: DataSpec, body: str, size: Size) -> tuple[int, ...]:
     """The shape of the coarsest layer of one piece of a grid: (C, *axes) or (D,); nothing is computed."""
     with torch.device("meta"):
-        return tuple(layers(body, trunk(spec, body, size), torch.zeros(1, *spec.space.shape))[-1].shape[1:])
+        encoder = trunk(spec, body, size).to("meta")  # transformers, once imported, makes some tensors elsewhere
+        return tuple(layers(body, encoder, torch.zeros(1, *spec.space.shape))[-1].shape[1:])
 
 
 def width(spec: DataSpec, body: str, size: Size) -> int:

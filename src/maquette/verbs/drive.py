@@ -115,6 +115,8 @@ class Validation:
         """Note the nats where it is time to; a sentence where training is over, and then `now.steps` is the present step."""
         if not self.possible or not now.model.phases or not is_chain(now.model):
             return ""
+        if not getattr(now.model, "by_validation", True):
+            return ""
         if not now.steps or now.step % max(1, now.steps // self.LOOKS):
             return ""
         nats = agreed_number(self._nats(now.averaged) if rank() == 0 else 0.0)

@@ -19,6 +19,7 @@ from maquette.run import Run, identity
 from maquette.space import SampleRequest
 
 CHUNK = 64  # pieces made at once
+CANDIDATES = 1000  # most among which the best is looked for
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Wish:
     source, keep, prompt, form, rules, bars, length: see piece.Asked
     adapters     ("runs/style:0.7", ...): what was learnt by LoRA, added to the run by weight
     temperature, guidance, steps, top_k, top_p, repetition: see SampleRequest
+    liked        piece k is the best, by the taste learnt from the run's ratings, of `of` pieces whose seeds follow from seed k
     """
 
     seed: int = 0
@@ -48,6 +50,8 @@ class Wish:
     top_p: float = 1.0
     repetition: float = 1.0
     adapters: Sequence[str] = ()
+    liked: bool = False
+    of: int = 8
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
@@ -60,6 +64,7 @@ class Wish:
             ("repetition", self.repetition >= 1, ">= 1"),
             ("bars", self.bars is None or self.bars >= 1, ">= 1"),
             ("length", self.length is None or self.length >= 1, ">= 1"),
+            ("of", 1 <= self.of <= CANDIDATES, f"from 1 to {CANDIDATES}"),
         ):
             if not fits:
                 raise SettingError(f"{name} should be {expected}; {getattr(self, name)} came")
@@ -80,6 +85,9 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
     """The same, one by one as they are ready."""
     if n < 1:
         raise SettingError(f"the number of pieces should be >= 1; {n} came")
+    if wish.liked:
+        yield from _best(run, n, wish, device)
+        return
     modality = catalog.modality(run.facts["corpus"]["modality"])
     sampler = run.sampler(pick_device(device), wish.adapters)
     if not getattr(sampler.model, "alone", True) and not (wish.source and wish.keep):
@@ -92,6 +100,31 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
         part = request.rows(start, min(start + CHUNK, n))
         for x, seed in zip(sampler.sample(part), part.seeds, strict=True):
             yield replace(modality.to_piece(x, papers(run, replace(wish, seed=seed))), modality=modality)
+
+
+def _best(run: Run, n: int, wish: Wish, device: str) -> Iterator[Piece]:
+    """Of each piece the best of its candidates; its papers name the seed of the one that was taken, so that it can be made again when
+    the ratings are long others."""
+    from maquette.verbs.taste import corpus_if_there, padded, ratings_of, taste_of
+
+    taste = taste_of(run, ratings_of(run), corpus_if_there(run))[0]
+    modality = catalog.modality(run.facts["corpus"]["modality"])
+    sampler = run.sampler(pick_device(device), wish.adapters)
+    for seed in range(wish.seed, wish.seed + n):
+        seeds = candidates(seed, wish.of)
+        request = to_request(run, modality, wish, seeds)
+        parts = [sampler.sample(request.rows(i, i + CHUNK)) for i in range(0, wish.of, CHUNK)]
+        made = padded([row for part in parts for row in part], sampler.spec.space.end)
+        reward = taste.reward(made)
+        best = int(reward.argmax())
+        plain = replace(wish, seed=seeds[best], liked=False, of=Wish.of)
+        chosen = {"seed": seed, "of": wish.of, "chance": round(float(reward[best].exp()), 4)}
+        yield replace(modality.to_piece(made[best], papers(run, plain) | {"liked": chosen}), modality=modality)
+
+
+def candidates(seed: int, of: int) -> tuple[int, ...]:
+    """The seeds among whose pieces that of `seed` is chosen: none is a candidate of another seed, and more come after fewer."""
+    return tuple(1_000_000 + CANDIDATES * seed + k for k in range(of))
 
 
 def streaming(run: Run, wish: Wish, device: str = "auto") -> Iterator[str]:
@@ -174,7 +207,7 @@ def papers(run: Run, wish: Wish) -> dict[str, Any]:
     """What a piece carries: enough to make it again and to explain it."""
     from maquette import __version__
 
-    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {}, (), [])}
+    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {}, (), []) and k not in ("liked", "of")}
     return {
         "generator": f"maquette {__version__}",
         "run": run.path.as_posix() if not run.path.is_absolute() else run.path.name,

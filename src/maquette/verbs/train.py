@@ -15,6 +15,7 @@ from maquette import catalog
 from maquette.building import building
 from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
+from maquette.feedback import taught
 from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
 from maquette.nets.perception import lend_eyes
 from maquette.partners import Partners
@@ -163,8 +164,8 @@ def _codes(corpus: Corpus, codec_run: Run) -> Corpus:
         codec = codec_run.load_model()
         if not isinstance(codec, Codec):
             raise SettingError(f"{codec_run.recipe.model} is no codec; a pair begins with vae or vqvae")
-        only_here(lambda: encode(corpus, codec, place, {"run": name, "model": codec_run.recipe.model}))
-    return Corpus.open(place)
+        only_here(lambda: encode(corpus.widened(), codec, place, {"run": name, "model": codec_run.recipe.model}))
+    return Corpus.open(place).narrowed(**corpus.narrow)
 
 
 def _fitting(recipe: Recipe) -> None:
@@ -273,6 +274,7 @@ def _attempt(
     plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
     if getattr(model, "perceptual", None):
         look_through(model, run, plan.device)
+    model = taught(run, model)
     plan = replace(plan, lr_scale=plan.lr_scale * (0.5 if run.facts.get("rolled_back") else 1.0))
     restored = (checkpoint.tensors, {**checkpoint.facts, "lr_scale": plan.lr_scale}) if checkpoint else None
     only_here(lambda: run.forget_log_after(checkpoint.facts["step"] if checkpoint else 0))
