@@ -112,11 +112,14 @@ class Readout(nn.Module):
     def __init__(self, features: int, hidden: int, out: int, dropout: float):
         super().__init__()
         self.norm = nn.BatchNorm1d(features, affine=False)
+        self.register_buffer("still", torch.tensor(False))  # as it was while learning: a loaded model is free to move
         between = [nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout)] if hidden else [nn.Dropout(dropout)]
         self.layers = nn.Sequential(*between, nn.Linear(hidden or features, out))
 
     def forward(self, h: Tensor, still: bool) -> Tensor:
-        return self.layers(self._over_pieces(h.float()) if still else F.layer_norm(h.float(), h.shape[1:]))
+        if self.training:
+            self.still.fill_(still)
+        return self.layers(self._over_pieces(h.float()) if self.still else F.layer_norm(h.float(), h.shape[1:]))
 
     def _over_pieces(self, h: Tensor) -> Tensor:
         learning, seen = self.training and len(h) > 1, self.norm.num_batches_tracked
