@@ -37,10 +37,10 @@ class Lesson:
             Field(
                 ge=0, description="training pieces are shown in proportion to this power of their chance to be liked"
             ),
-        ] = 3.0,
+        ] = 5.0,
         floor: Annotated[
             float, Field(ge=0, le=1, description="share of the pieces that are not liked which is shown all the same")
-        ] = 0.02,
+        ] = 0.05,
         weight: Annotated[
             float, Field(ge=0, description="sequences: of the preference beside the nats of the corpus")
         ] = 1.0,
