@@ -43,7 +43,7 @@ class VAE(GenerativeModel):
     }
     search = {"blocks": None, "latent_size": [None, 8, 32], "beta": (0.3, 3.0)}
     batch_size = 32
-    concluded_on = 30_000
+    concluded_on = 50_000
     bf16 = True
     heads = ("decoder.head", "decoder.blocks", "decoder.up", "embed_condition")
     as_codec = {"latent": "auto", "density": "normal"}
