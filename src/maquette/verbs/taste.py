@@ -245,9 +245,9 @@ def needed_corpus(run: Run, corpus: Corpus | None) -> Corpus:
     found = corpus or corpus_if_there(run)
     if found is None or found.fingerprint != run.facts["corpus"]["fingerprint"]:
         raise CorpusError(
-            f"the corpus that {run.path} was trained on is not where it was; say where it is with --corpus"
+            f"the corpus that {run.path} was trained on is not where it was (or has changed); give it as the corpus"
         )
-    return found
+    return found if run.spec.condition else found.unconditioned()
 
 
 def rewards(taste: Taste, corpus: Corpus, numbers: np.ndarray, most: int = 256) -> Tensor:
