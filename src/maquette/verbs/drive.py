@@ -190,31 +190,36 @@ class Probing:
 
 
 class Budget:
-    """Minutes as a number of steps: the first steps are measured, then the number is frozen and the rates anneal to it."""
+    """Minutes as a number of steps, to which the rates anneal: the first steps are measured and the number is set, and once more after a
+    tenth of the time, for the first steps are slow."""
+
+    LOOKS = (0.02, 0.1)  # shares of the time after which the number of steps is set
 
     def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic):
         self.seconds = minutes * 60 if minutes else None
         self.clock, self.start = clock, clock()
         self.seconds_per_step = 0.0
+        self.looks = 0  # how often this process has set the number
         self._marks: list[tuple[int, float]] = []
 
     def freeze(self, now: TrainState) -> None:
-        """Set now.steps once a fiftieth of the time and at least eight steps have passed; measure the speed as it goes."""
+        """Set now.steps when it is time to and at least eight steps have passed; measure the speed of the latest steps as it goes."""
         t = self.clock()
-        self._marks.append((now.step, t))
-        del self._marks[1:-200]  # the first mark and the latest 200
-        step0, t0 = self._marks[max(0, len(self._marks) - 200)]
+        first = self._marks[0][0] if self._marks else now.step
+        self._marks = [*self._marks[-200:], (now.step, t)]
+        step0, t0 = self._marks[len(self._marks) // 2 if len(self._marks) > 16 else 0]
         if now.step > step0:
             self.seconds_per_step = (t - t0) / (now.step - step0)
-        if now.steps is not None or self.seconds is None:
+        given = now.steps is not None and not self.looks  # by the recipe, or by the process that began this run
+        if given or self.seconds is None or self.looks == len(self.LOOKS):
             return
         spent = t - self.start
-        measured = now.step - self._marks[0][0]
-        if spent >= self.seconds:
-            now.steps = agreed(now.step)
-        elif measured >= 8 and spent > 0.02 * self.seconds:
-            left = 0.96 * self.seconds - spent  # checkpoints and sheets take their share
-            now.steps = agreed(now.step + max(0, int(left / self.seconds_per_step)))
+        measured = now.step - first >= 8 and self.seconds_per_step > 0
+        due = spent >= self.seconds or (measured and spent > self.LOOKS[self.looks] * self.seconds)
+        if agreed(int(due)):
+            left = max(0.0, 0.96 * self.seconds - spent)  # checkpoints and sheets take their share
+            now.steps = agreed(now.step + (int(left / self.seconds_per_step) if measured else 0))
+            self.looks += 1
 
 
 def agreed(number: int) -> int:
