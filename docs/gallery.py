@@ -74,7 +74,7 @@ def made(what: str, corpus: Corpus, family: str, minutes: float, out: Path) -> N
 
 def sheet(what: str, name: str, corpus: Corpus, rows) -> None:
     modality = catalog.modality(corpus.facts["modality"])
-    modality.sheet([modality.to_piece(x) for x in rows], HERE / f"{what}-{name}.png", columns=COLUMNS)
+    modality.sheet([modality.to_piece(x) for x in rows], HERE / f"{what}-{name}.png", columns=len(labels(corpus)))
 
 
 if __name__ == "__main__":
