@@ -24,7 +24,7 @@ def update(name: str, figures: Mapping[str, Any], seed: int) -> Path:
     path = FOLDER / f"{name}.json"
     before = files.read_json(path)["figures"] if path.is_file() else {}
     found = {
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(without_machine, sys.argv[1:])]),
         "seed": seed,
         "machine": machine(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -32,6 +32,15 @@ def update(name: str, figures: Mapping[str, Any], seed: int) -> Path:
     }
     print(f"{path.name}: {dict(figures)}")
     return files.write_json(path, found)
+
+
+def without_machine(word: str) -> str:
+    """A word of a command with the folders of this machine left out.
+
+    >>> without_machine("/somewhere/kept"), without_machine("--minutes")
+    ('kept', '--minutes')
+    """
+    return Path(word).name if word.startswith("/") else word
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import accumulate, chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from maquette.errors import RunError, SettingError, TrainingError, UnknownName
 from maquette.recipe import make_recipe
 from maquette.run import Run
 from maquette.trackers import TRACKERS
+from maquette.verbs.drive import Budget
 from maquette.verbs.generate import Wish, generate
 from maquette.verbs.train import choose, train, training, usual_place
 
@@ -89,6 +92,22 @@ def wait_for(something, seconds: float = 60) -> None:
     while not something() and time.monotonic() < end:
         time.sleep(0.01)
     assert something()
+
+
+def test_the_number_of_steps_follows_the_machine_when_its_first_steps_were_slow() -> None:
+    times = chain([0.0], accumulate(chain([1.0] * 20, repeat(0.1))))
+    budget = Budget(10.0, clock=lambda: next(times))
+    now = SimpleNamespace(step=0, steps=None)
+    seen = []
+    while now.steps is None or now.step < now.steps:
+        now.step += 1
+        budget.freeze(now)
+        seen.append(now.steps)
+    first, last = next(s for s in seen if s), seen[-1]
+    assert first < 700 and 4000 < last < 6000  # 600 seconds at a step a second, and at ten
+    resumed = SimpleNamespace(step=5, steps=first)
+    Budget(10.0, clock=lambda: next(times)).freeze(resumed)
+    assert resumed.steps == first  # a run that goes on keeps its number
 
 
 def test_minutes_are_kept(corpus: Corpus, tmp_path: Path) -> None:

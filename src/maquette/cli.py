@@ -160,7 +160,8 @@ def adapt(
     if corpus is None:
         raise UsageError("adapt to what? give a corpus, or --feedback ratings.jsonl")
     options = {"task": task, "method": method, "minutes": minutes, "seed": seed, "given": given, "loggers": _names(log)}
-    _follow(adapting(_run_at(run), Corpus.open(corpus), out, **options), Corpus.open(corpus), out)
+    opened = Corpus.open(corpus)
+    _follow(adapting(_run_at(run), opened, out, **options), opened, out)
 
 
 @app.command()
@@ -226,7 +227,7 @@ def pretrain(
 
     opened = Corpus.open(corpus)
     chosen = to_recipe(recipe_for(task, opened, {"minutes": minutes, "size": size, "seed": seed}), {}, settings or [])
-    _watch(opened, chosen, out or usual_place(opened, chosen), tuple(x for x in log.split(",") if x))
+    _watch(opened, chosen, out or usual_place(opened, chosen), _names(log))
 
 
 @app.command()

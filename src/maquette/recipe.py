@@ -32,7 +32,7 @@ class Recipe(BaseModel):
     prepare: Annotated[dict[str, Any], Field(description="settings of the modality")] = {}
     models: Annotated[dict[str, dict[str, Any]], Field(description="settings of each model by name")] = {}
     adapter: Annotated[
-        dict[str, Any], Field(description="method (full, head, lora), its settings, and `prior` (see verbs/adapt.py)")
+        dict[str, Any], Field(description="method (full, head, lora), its settings, and `prior` (see prior.py)")
     ] = {}
     train: Annotated[dict[str, Any], Field(description="settings of the loop")] = {}
 

@@ -63,12 +63,11 @@ def warm(model: Model, stage: str, start: Run) -> Started:
             used |= found
     for name, other in used.items():
         own[name].copy_(given[other])
-    new, left = own.keys() - used.keys(), given.keys() - set(used.values())
     return Started(
         str(start.path),
         tuple(used),
-        tuple(n for n in own if n in new),
-        tuple(n for n in given if n in left),
+        tuple(n for n in own if n not in used),
+        tuple(n for n in given if n not in used.values()),
         _count(own[n] for n in used),
         _count(own.values()),
     )
