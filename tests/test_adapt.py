@@ -168,3 +168,15 @@ def test_a_run_is_compared_with_a_corpus_it_was_not_trained_on(base: Run, square
     assert made.page.parent.name == "audit-squares" and made.page.is_file()
     with pytest.raises(CorpusError, match="is not the corpus"):
         audit(base, fitted_to(base, squares))
+
+
+def test_a_start_that_was_trained_on_is_no_start_for_a_run_already_begun(
+    corpus: Corpus, base: Run, tmp_path: Path
+) -> None:
+    recipe = tiny("vae").model_copy(update={"start": str(base.path)})
+    run = train(corpus, recipe, tmp_path / "run")
+    shutil.rmtree(run.path / "checkpoints")  # as if it had been killed before the first
+    run.facts["start"]["fingerprint"] = "of other weights"
+    run.note()
+    with pytest.raises(RunError, match="no longer the run"):
+        train(corpus, recipe, tmp_path / "run")

@@ -291,11 +291,14 @@ def started(run: Run) -> Model:
     Raises RunError for a damaged start or one that has changed, SettingError where nothing at all fits.
     """
     start = Run.open(Path(run.recipe.start))  # type: ignore[arg-type]
+    mark = identity(start)
+    if run.facts.get("start", {}).get("fingerprint", mark) != mark:
+        raise RunError(f"{start.path} is no longer the run that {run.path} began from; train with another -o")
     model = run.plain()
     report = warm(model, run.stage, start)
     if not report.taken and not (run.codec and run.codec.facts.get("start", {}).get("taken")):
         raise nothing_fits(run.stage, start)
-    run.facts["start"] = {**report.to_json(), "fingerprint": identity(start), "words": report.words}
+    run.facts["start"] = {**report.to_json(), "fingerprint": mark, "words": report.words}
     only_here(run.note)
     run.adapt(model)
     return model
