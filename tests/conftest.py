@@ -26,6 +26,14 @@ def draw(kind: str, k: int, side: int = 16) -> PIL.Image.Image:
     return picture
 
 
+@pytest.fixture(autouse=True, scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test touches the keys of the person who runs it."""
+    place = tmp_path_factory.mktemp("keys")
+    os.environ["MAQUETTE_KEYS"] = str(place)
+    return place
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a subfolder for circles and one for squares, 60 pictures each."""

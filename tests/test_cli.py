@@ -44,6 +44,7 @@ def test_the_whole_road_by_hand(type_in, pictures: Path, tmp_path: Path) -> None
         "000008-circle.png",
         "000009-circle.png",
         "000010-circle.png",
+        "ledger.jsonl",
         "sheet.png",
     ]
     status, out, err = type_in("audit", "runs/mine")

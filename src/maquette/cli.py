@@ -288,12 +288,17 @@ def generate(
     ] = None,
     liked: Annotated[bool, typer.Option("--liked", help="each the best of several, by RUN/ratings.jsonl")] = False,
     of: Annotated[int, typer.Option("--of", help="how many each of --liked is the best of")] = 8,
+    labels: Annotated[str, typer.Option(help="marks that machines read: eu, cn, both, off")] = "eu",
+    sign: Annotated[bool | None, typer.Option("--sign/--no-sign", help="by C2PA; usual where it is installed")] = None,
+    watermark: Annotated[bool, typer.Option("--watermark", help="a keyed one, in pictures from 64 pixels")] = False,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
     """Make new pieces; each file carries what is needed to make it again. Of a run of a task: what it says about --source."""
+    from maquette.provenance.finishing import Marks
     from maquette.verbs.heads import is_task
 
+    marks = Marks(labels, sign, watermark)
     wish = _wish(
         seed=seed,
         condition=_pairs(condition or []),
@@ -326,10 +331,10 @@ def generate(
     if is_task(opened.stage):
         _answered(opened, wish, out, device)
     elif interpolate:
-        _walk(opened, interpolate, frames, wish, out, device)
+        _walk(opened, interpolate, frames, wish, out, device, marks)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
-        _make(opened, n, wish, out, device, wanted)
+        _make(opened, n, wish, out, device, wanted, marks)
 
 
 @app.command()
@@ -426,14 +431,42 @@ def _follow(progress: Any, corpus: Any, out: Path) -> bool:
     return finished
 
 
-def _make(run: Run, n: int, wish: Any, out: Path | None, device: str = "auto", formats: tuple[str, ...] = ()) -> None:
+@app.command()
+def verify(paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="files that Maquette wrote")]) -> None:
+    """Who made a file, with what, and is it untouched; exit status 1 where that is not shown."""
+    from maquette.verbs.verify import verify as verb
+    from maquette.verbs.verify import words
+
+    good = True
+    for path in paths:
+        try:
+            found = verb(path)
+        except MaquetteError as error:
+            typer.secho(f"maquette: {error}", err=True)
+            good = False
+            continue
+        typer.echo(words(found))
+        good = good and found.untouched
+    if not good:
+        raise typer.Exit(1)
+
+
+def _make(
+    run: Run,
+    n: int,
+    wish: Any,
+    out: Path | None,
+    device: str = "auto",
+    formats: tuple[str, ...] = (),
+    marks: Any = None,
+) -> None:
     from maquette.verbs.generate import generating, next_folder, save
 
     folder = out or next_folder(run)
     pieces = []
     for piece in generating(run, n, wish, device):
         pieces.append(piece)
-        save([piece], folder, formats)
+        save([piece], folder, formats, marks)
     sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
     typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet}")
 
@@ -454,13 +487,13 @@ def _stream(run: Run, wish: Any, device: str) -> None:
     typer.echo("")
 
 
-def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str) -> None:
+def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str, marks: Any) -> None:
     from maquette.verbs.generate import interpolate as verb
     from maquette.verbs.generate import next_folder, save
 
     folder = out or next_folder(run)
     pieces = verb(run, *seeds, frames, wish, device)
-    save(pieces, folder)
+    save(pieces, folder, marks=marks)
     sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
     film = pieces[0].modality.animate(pieces + pieces[::-1], folder / "way.gif")
     typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet}\nanimation: {film}")

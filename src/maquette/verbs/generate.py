@@ -15,6 +15,7 @@ from maquette.adapting import adapter_sum
 from maquette.errors import ContentError, RunError, SettingError, UsageError
 from maquette.loop import pick_device
 from maquette.piece import Asked, Modality, Piece
+from maquette.provenance.finishing import Marks
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
 
@@ -234,12 +235,21 @@ def like(facts: Mapping[str, Any], run: Run) -> Wish:
     return wish
 
 
-def save(pieces: Sequence[Piece], folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
-    """Each piece named by its seed and condition, in every format asked for; none: what the modality usually writes."""
+def save(pieces: Sequence[Piece], folder: Path, suffixes: Sequence[str] = (), marks: Marks | None = None) -> list[Path]:
+    """Each piece named by its seed and condition, in every format asked for; none: what the modality usually writes.
+    With marks: labelled, signed and entered in the ledger beside it."""
     assert pieces and pieces[0].modality is not None
     modality = pieces[0].modality
     wanted = suffixes or modality.formats or modality.suffixes[:1]
-    return [piece.save(folder / f"{_name(piece)}{suffix}") for piece in pieces for suffix in wanted]
+    if marks is None:
+        return [piece.save(folder / f"{_name(piece)}{suffix}") for piece in pieces for suffix in wanted]
+    return [path for piece in pieces for path in _marked(piece, folder, wanted, marks)]
+
+
+def _marked(piece: Piece, folder: Path, suffixes: Sequence[str], marks: Marks) -> list[Path]:
+    facts = {**piece.facts, **marks.noted(piece.content)}
+    piece = replace(piece, content=marks.marked(piece.content), facts=facts)
+    return marks.finish([piece.save(folder / f"{_name(piece)}{suffix}") for suffix in suffixes], facts)
 
 
 def _name(piece: Piece) -> str:

@@ -1,0 +1,153 @@
+"""A signature by C2PA (specification 2.x) with a chain of one's own: ES256, a root and a leaf, made at first use."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from maquette import files
+from maquette.errors import MissingExtra
+from maquette.provenance import keys
+from maquette.provenance.labels import SOURCE
+
+CARRIERS = {
+    ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",
+    ".tif": "image/tiff", ".tiff": "image/tiff", ".wav": "audio/wav",
+}  # fmt: skip
+YEARS = 20  # without a time stamp a manifest is invalid once its leaf has expired
+
+
+def installed() -> bool:
+    return find_spec("c2pa") is not None and find_spec("cryptography") is not None
+
+
+def require() -> None:
+    if not installed():
+        raise MissingExtra("signing", "credentials")
+
+
+def carries(path: Path) -> bool:
+    return path.suffix.lower() in CARRIERS
+
+
+class Signing:
+    """One signer for many files."""
+
+    def __init__(self) -> None:
+        require()
+        import c2pa
+
+        chain, key = _chain()
+        self.signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", chain, key, None))
+
+    def sign(self, path: Path, facts: Mapping[str, Any]) -> Path:
+        """Into the file, atomically; its suffix is one of CARRIERS."""
+        import c2pa
+
+        made = io.BytesIO()
+        with c2pa.Builder(_manifest(path, facts)) as builder:
+            builder.sign(self.signer, CARRIERS[path.suffix.lower()], io.BytesIO(path.read_bytes()), made)
+        return files.write_bytes(path, made.getvalue())
+
+
+def _manifest(path: Path, facts: Mapping[str, Any]) -> str:
+    action = {"action": "c2pa.created", "digitalSourceType": SOURCE}
+    assertions = [
+        {"label": "c2pa.actions.v2", "data": {"actions": [action]}},
+        {"label": "org.maquette.papers", "data": json.loads(json.dumps(dict(facts), default=str))},
+    ]
+    return json.dumps(
+        {"claim_generator_info": [{"name": "maquette"}], "title": path.name, "assertions": assertions}, default=str
+    )
+
+
+def read(path: Path) -> tuple[str, dict[str, Any]]:
+    """(trusted, unknown, invalid or none; our facts within). unknown: whole, by a signer whom this machine does not know."""
+    import c2pa
+
+    trust = {"verify": {"verify_trust": True}}
+    root = keys.folder() / "root.pem"
+    if root.is_file():
+        trust["trust"] = {"user_anchors": root.read_text()}
+    try:
+        reader = c2pa.Reader.try_create(
+            CARRIERS[path.suffix.lower()], io.BytesIO(path.read_bytes()), context=c2pa.Context.from_dict(trust)
+        )
+    except Exception:  # whatever a parser says of bytes of unknown origin: they hold no whole manifest
+        return "invalid", {}
+    if reader is None:
+        return "none", {}
+    with reader:
+        told = json.loads(reader.json())
+    state = {"Trusted": "trusted", "Valid": "unknown"}.get(told.get("validation_state"), "invalid")
+    active = told.get("manifests", {}).get(told.get("active_manifest"), {})
+    noted = [a["data"] for a in active.get("assertions", []) if a.get("label", "").startswith("org.maquette.papers")]
+    return state, noted[0] if noted else {}
+
+
+def _chain() -> tuple[bytes, bytes]:
+    """(leaf and root as PEM, key of the leaf as PEM)"""
+    place = keys.folder()
+    chain, key, root = place / "chain.pem", place / "leaf.key", place / "root.pem"
+    if not root.is_file():
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = _made_chain()
+        for path, content in ((key, made[2]), (chain, made[0] + made[1]), (root, made[1])):
+            path.unlink(missing_ok=True)  # left by a start that was cut off: the root comes last
+            with suppress(FileExistsError):
+                keys.private(path, content)
+    return chain.read_bytes(), key.read_bytes()
+
+
+def _made_chain() -> tuple[bytes, bytes, bytes]:
+    """(leaf, root, key of the leaf); the root's key is forgotten."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def named(name: str) -> x509.Name:
+        return x509.Name(
+            [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Maquette"), x509.NameAttribute(NameOID.COMMON_NAME, name)]
+        )
+
+    def certificate(name: str, key: Any, by: Any, leaf: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        usage = dict.fromkeys(
+            (
+                "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only",
+                "decipher_only",
+            ),
+            False,
+        )  # fmt: skip
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(named(name))
+            .issuer_name(named("Maquette root of one person"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=365 * YEARS))
+            .add_extension(x509.BasicConstraints(ca=not leaf, path_length=None), critical=True)
+            .add_extension(
+                x509.KeyUsage(digital_signature=leaf, key_cert_sign=not leaf, crl_sign=not leaf, **usage), critical=True
+            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
+        )
+        if leaf:
+            made = made.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+        return made.sign(by, hashes.SHA256())
+
+    root_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    root = certificate("Maquette root of one person", root_key, root_key, leaf=False).public_bytes(pem)
+    leaf = certificate("Maquette", leaf_key, root_key, leaf=True).public_bytes(pem)
+    key = leaf_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return leaf, root, key
