@@ -64,7 +64,7 @@ def _rows(figures: dict[str, Any], prefix: str = ""):
         if isinstance(value, dict):
             yield from _rows(value, f"{prefix}{key}.")
         else:
-            yield [f"{prefix}{key}", value]
+            yield [f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else value]
 
 
 def settings(name: str) -> str:
