@@ -10,10 +10,37 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "maquette"
-FLOORS = [  # a file imports from lower floors only; within nets/, pretext/, provenance/, scores/, tasks/ and verbs/ files may know each other
+FLOORS = [  # a file imports from lower floors only; within guard/, nets/, pretext/, provenance/, scores/, tasks/ and verbs/ files may know each other
     ["errors", "muon", "splitting"],
-    ["alphabet", "arrays", "automaton", "cleaning", "condition", "files", "finding", "rhyme", "shingles", "texts"],
-    ["building", "duplicates", "expression", "guide", "neighbours", "provenance", "ratings", "scores", "sheets", "sources", "space"],
+    [
+        "alphabet",
+        "arrays",
+        "automaton",
+        "cards",
+        "cleaning",
+        "condition",
+        "files",
+        "finding",
+        "licences",
+        "rhyme",
+        "shingles",
+        "texts",
+    ],
+    [
+        "building",
+        "copying",
+        "duplicates",
+        "expression",
+        "guard",
+        "guide",
+        "neighbours",
+        "provenance",
+        "ratings",
+        "scores",
+        "sheets",
+        "sources",
+        "space",
+    ],
     ["catalog", "ragged", "nets", "verse"],
     ["adapting", "piece", "loop", "page", "partners", "writing", "prose"],
     ["recipe"],
@@ -25,7 +52,7 @@ FLOORS = [  # a file imports from lower floors only; within nets/, pretext/, pro
     ["api"],
     ["cli"],
 ]
-FAMILIES = ("nets", "pretext", "provenance", "scores", "tasks", "verbs")
+FAMILIES = ("guard", "nets", "pretext", "provenance", "scores", "tasks", "verbs")
 
 
 def modules() -> list[Path]:
