@@ -38,5 +38,20 @@ def test_the_finding_stands_beside_its_floor_within_its_interval():
     assert found.low <= found.value <= found.high and found.reference == pytest.approx(vendi.vendi(x[1]))
 
 
-def test_features_without_direction_are_not_measured():
-    assert vendi.measure(material(torch.zeros(20, 3), torch.ones(20, 3))) == []
+def test_the_score_is_the_published_one_on_a_case_worked_by_hand():
+    """Two equals and one orthogonal to them: K / 3 has the eigenvalues 2/3 and 1/3, so exp(2/3 ln 3/2 + 1/3 ln 3)."""
+    x = torch.tensor([[2.0, 0.0], [5.0, 0.0], [0.0, 1.0]])
+    assert vendi.vendi(x) == pytest.approx((3 / 2) ** (2 / 3) * 3 ** (1 / 3), abs=1e-9)
+    assert vendi.vendi(x) == pytest.approx(1.8898815748, abs=1e-9)
+
+
+def test_pieces_without_direction_are_one_kind_of_their_own():
+    assert vendi.vendi(torch.zeros(20, 3)) == pytest.approx(1, abs=1e-9)
+    assert vendi.vendi(torch.cat([torch.zeros(10, 3), torch.ones(10, 3)])) == pytest.approx(2, abs=1e-9)
+    (found,) = vendi.measure(material(torch.zeros(20, 3), torch.ones(20, 3)))
+    assert found.value == pytest.approx(1, abs=1e-9) and found.low <= found.value <= found.high
+
+
+def test_fewer_real_ones_are_compared_with_as_few_generated():
+    (found,) = vendi.measure(material(torch.eye(8), torch.eye(8)[:5]))
+    assert found.value == pytest.approx(5) and found.reference == pytest.approx(5) and found.n == 5

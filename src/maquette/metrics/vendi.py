@@ -17,10 +17,15 @@ def vendi(x: Tensor, weights: Tensor | None = None) -> float:
     >>> round(vendi(torch.eye(4)), 6)
     4.0
     """
-    rows = normalize(x.double(), dim=1)
+    rows = directions(x)
     weights = torch.ones(len(x), dtype=torch.float64) if weights is None else weights
     values = torch.linalg.eigvalsh((rows * weights[:, None]).T @ rows / weights.sum()).clamp_min(0)
     return float(torch.special.entr(values).sum().exp())
+
+
+def directions(x: Tensor) -> Tensor:
+    """(N, D) -> (N, D + 1) rows of length 1; rows of zeros share a direction of their own, so they are one more kind and none is lost."""
+    return normalize(torch.cat([x, (x == 0).all(1, keepdim=True)], 1).double(), dim=1)
 
 
 def vendi_interval(x: Tensor, seed: int) -> tuple[float, float]:
@@ -31,10 +36,9 @@ def vendi_interval(x: Tensor, seed: int) -> tuple[float, float]:
 
 
 def measure(m: Material) -> list[Finding]:
-    """Nothing where some piece has features of zero, which have no direction to compare."""
-    if not all(bool(x.abs().sum(1).gt(0).all()) for x in (m.generated, m.train)) or len(m.train) != len(m.generated):
-        return []
-    value, floor = vendi(m.generated), vendi(m.train)
-    low, high = vendi_interval(m.generated, m.seed)
-    sentence = f"The {m.noun} are worth {value:.3g} wholly different ones; as many real ones are worth {floor:.3g}. Noise raises it."
-    return [Finding("Vendi score", m.space, value, low, high, floor, len(m.generated), "near", sentence)]
+    """Of as many generated as real ones, since the score grows with their number."""
+    n = min(len(m.train), len(m.generated))
+    value, floor = vendi(m.generated[:n]), vendi(m.train[:n])
+    low, high = vendi_interval(m.generated[:n], m.seed)
+    sentence = f"{n:,} {m.noun} are worth {value:.3g} wholly different ones; as many real ones are worth {floor:.3g}. Noise raises it."
+    return [Finding("Vendi score", m.space, value, low, high, floor, n, "near", sentence)]
