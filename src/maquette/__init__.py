@@ -23,6 +23,7 @@ _HOMES = {
     "rate": "api",
     "learn": "api",
     "audit": "api",
+    "compare": "api",
     "create": "api",
     "export": "api",
     "open_run": "api",

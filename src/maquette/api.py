@@ -14,6 +14,7 @@ from maquette.run import Run
 from maquette.verbs import adapt as _adapt
 from maquette.verbs import answer as _answer
 from maquette.verbs import audit as _audit
+from maquette.verbs import comparing as _comparing
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
 from maquette.verbs import learn as _learn
@@ -186,6 +187,13 @@ def audit(run: Trained | str | Path, corpus: Corpus | str | Path | None = None, 
     run = run if isinstance(run, Trained) else open_run(run)
     corpus = corpus if isinstance(corpus, Corpus) or corpus is None else Corpus.open(Path(corpus))
     return _audit.audit(run.run, corpus, **options)
+
+
+def compare(runs: Sequence[Trained | str | Path], corpus: Corpus | str | Path | None = None, **options: Any) -> Any:
+    """Audits of two runs or more of one corpus, and what is better in which. options: those of `audit`."""
+    opened = [(run if isinstance(run, Trained) else open_run(run)).run for run in runs]
+    corpus = corpus if isinstance(corpus, Corpus) or corpus is None else Corpus.open(Path(corpus))
+    return _comparing.compare(opened, corpus, **options)
 
 
 def export(run: Trained | str | Path, out: str | Path | None = None, *, to: str = "huggingface") -> Path:

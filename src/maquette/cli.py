@@ -339,7 +339,7 @@ def generate(
 
 @app.command()
 def audit(
-    run: Annotated[Path, typer.Argument(help="a run folder")],
+    runs: Annotated[list[Path], typer.Argument(help="a run folder; several are compared with the first")],
     corpus: Annotated[Path | None, typer.Option(help="the corpus, where it has moved")] = None,
     against: Annotated[Path | None, typer.Option(help="another corpus to compare it with")] = None,
     out: Out = None,
@@ -350,8 +350,11 @@ def audit(
         Path | None, typer.Option(help="a pretext run that judges; none: an encoder trained for the audit")
     ] = None,
 ) -> None:
-    """Say how good, how varied and how new the pieces of a run are."""
-    _audit(_run_at(run), corpus, out, samples, against, judge)
+    """Say how good, how varied and how new the pieces of a run are; of several runs, which is better in what."""
+    if len(runs) == 1:
+        _audit(_run_at(runs[0]), corpus, out, samples, against, judge)
+    else:
+        _compare([_run_at(r) for r in runs], corpus, out=out, samples=samples, against=against, judge=judge)
 
 
 @app.command()
@@ -514,6 +517,15 @@ def _audit(
     made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
+
+
+def _compare(runs: list[Run], corpus: Path | None, *, against: Path | None, **options: Any) -> None:
+    from maquette.corpus import Corpus
+    from maquette.verbs.comparing import compare
+
+    opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
+    made = compare(runs, opened, against=other, **options)
+    typer.echo(f"{made.words}\nreport: {made.page}")
 
 
 def _wish(**asked: Any) -> Any:

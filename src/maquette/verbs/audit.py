@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Evidence:
     pairs: tuple[Pair, ...]
     distances: dict[str, tuple[Tensor, Tensor]]  # space -> (generated_to_train, test_to_train)
     judge: Known | Lent
+    features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # space -> (generated, test without twins)
 
     def find(self, name: str, space: str = "judge") -> Finding:
         return next(f for f in self.findings if (f.name, f.space) == (name, space))
@@ -199,13 +200,14 @@ def assess(
     train = embed(spaces, (b.x for b in corpus.once("train", BATCH, min(len(generated), corpus.size("train")))))
     nearest = search(spaces, {s: torch.cat([made[s], test[s]]) for s in spaces}, corpus)
     found: list[Finding] = []
-    notes, distances, few = [], {}, min(held, len(generated)) < FEWEST
+    notes, distances, features, few = [], {}, {}, min(held, len(generated)) < FEWEST
     for space in spaces:
         to_train = nearest[space].distance.split([len(generated), held])
         distances[space] = to_train
         kept = distinct(test[space])
         if len(kept) < held:
             notes.append(f"{held - len(kept)} of {held} held-out {noun} repeat another in {space} and were left out")
+        features[space] = made[space], test[space][kept]
         material = Material(space, noun, made[space], test[space][kept], train[space], *to_train, seed)
         found += [] if few or len(kept) < FEWEST else measure(material)
     if not found:
@@ -213,7 +215,7 @@ def assess(
             f"fewer than {FEWEST} generated or {FEWEST} different held-out {noun}: nothing was measured against them"
         )
     pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
-    return Evidence(tuple(found), verdict(found, pairs, noun, held), tuple(notes), pairs, distances, known)
+    return Evidence(tuple(found), verdict(found, pairs, noun, held), tuple(notes), pairs, distances, known, features)
 
 
 @torch.inference_mode()
