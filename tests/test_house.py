@@ -13,7 +13,19 @@ SOURCE = Path(__file__).parent.parent / "src" / "maquette"
 FLOORS = [  # a file imports from lower floors only; within nets/, pretext/, scores/, tasks/ and verbs/ files may know each other
     ["errors", "muon", "splitting"],
     ["alphabet", "arrays", "automaton", "cleaning", "condition", "files", "finding", "rhyme", "shingles", "texts"],
-    ["building", "duplicates", "expression", "guide", "neighbours", "ratings", "scores", "sheets", "sources", "space"],
+    [
+        "building",
+        "duplicates",
+        "expression",
+        "guard",
+        "guide",
+        "neighbours",
+        "ratings",
+        "scores",
+        "sheets",
+        "sources",
+        "space",
+    ],
     ["catalog", "ragged", "nets", "verse"],
     ["adapting", "piece", "loop", "page", "partners", "writing", "prose"],
     ["recipe"],
@@ -25,7 +37,7 @@ FLOORS = [  # a file imports from lower floors only; within nets/, pretext/, sco
     ["api"],
     ["cli"],
 ]
-FAMILIES = ("nets", "pretext", "scores", "tasks", "verbs")
+FAMILIES = ("guard", "nets", "pretext", "scores", "tasks", "verbs")
 
 
 def modules() -> list[Path]:
