@@ -1,5 +1,8 @@
 """The guard: disguised terms are found where they stand, innocent text is left alone, a policy with a typo is refused."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from maquette.guard.folding import fold
 from maquette.guard.personal import find
 from maquette.guard.policy import make
 from maquette.guard.terms import Terms
+from maquette.verbs.gating import gated
 
 TERMS = Terms("mild", ["blarg", "zonk", "坏词"])
 
@@ -68,3 +72,11 @@ def test_a_gate_fails_where_its_limit_is_passed_and_where_there_is_no_floor() ->
     for limit, passed in (({"at_least": 0.6}, True), ({"at_most": 0.6}, False), ({"at_least_of_floor": 0.1}, False)):
         gate = make({"gates": [{"finding": "precision", **limit}]}).gates[0]
         assert gate.judge([f])["passed"] is passed
+
+
+def test_gates_are_written_into_the_audit(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").write_text("{}")
+    f = Finding("precision", "judge", 0.7, 0.6, 0.8, None, 20, "higher", "")
+    policy = make({"gates": [{"finding": "precision", "at_least": 0.8}]})
+    assert not gated(policy, [f], tmp_path, lambda _: None)
+    assert json.loads((tmp_path / "audit.json").read_text())["gates"][0]["passed"] is False
