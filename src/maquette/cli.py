@@ -349,10 +349,13 @@ def audit(
     judge: Annotated[
         Path | None, typer.Option(help="a pretext run that judges; none: an encoder trained for the audit")
     ] = None,
+    policy: Annotated[Path | None, typer.Option(help="a policy whose gates must hold; exit status 1 where not")] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are; of several runs, which is better in what."""
     if len(runs) == 1:
-        _audit(_run_at(runs[0]), corpus, out, samples, against, judge)
+        _audit(_run_at(runs[0]), corpus, out, samples, against, judge, policy)
+    elif policy:
+        raise UsageError("--policy judges one run; give one, or leave the policy away")
     else:
         _compare([_run_at(r) for r in runs], corpus, out=out, samples=samples, against=against, judge=judge)
 
@@ -509,14 +512,20 @@ def _audit(
     samples: int | None = None,
     against: Path | None = None,
     judge: Path | None = None,
+    policy: Path | None = None,
 ) -> None:
     from maquette.corpus import Corpus
+    from maquette.guard.policy import load
     from maquette.verbs.audit import audit as verb
+    from maquette.verbs.gating import gated
 
+    asked = load(policy) if policy else None
     opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
     made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
+    if asked and not gated(asked, made.findings, made.folder, typer.echo):
+        raise typer.Exit(1)
 
 
 def _compare(runs: list[Run], corpus: Path | None, *, against: Path | None, **options: Any) -> None:
