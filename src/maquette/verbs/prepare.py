@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maquette import catalog, corpus, duplicates, files, licences, sources
+from maquette import cards, catalog, corpus, duplicates, files, licences, sources
 from maquette.building import building
 from maquette.condition import Condition, fit_condition
 from maquette.corpus import Corpus
@@ -322,6 +322,7 @@ class _Work:
             json.dumps({"file": k, "reason": v}, ensure_ascii=False) + "\n" for k, v in self.refused.items()
         )
         files.write_text(self.folder / "quarantine.jsonl", lines)
+        files.write_text(self.folder / "README.md", cards.data_card(facts))
         shutil.rmtree(self.folder / "unpacked", ignore_errors=True)
         self.writer.finish(splits, encoded(condition, self.rows), facts)
 
