@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from maquette.errors import ContentError, SettingError, UnknownName
-from maquette.licences import Terms, normalised, of_text, opted_out, read_terms
+from maquette.errors import ContentError, RunError, SettingError, UnknownName, UsageError
+from maquette.licences import Terms, copies_in_the_way, normalised, of_text, opted_out, read_terms
+from maquette.verbs.export import _copies
 from maquette.verbs.prepare import prepare
 
 
@@ -108,3 +110,24 @@ def test_no_place_and_no_camera_of_a_photograph_enters_a_corpus(pictures, tmp_pa
     assert not any(word in written for word in (b"SERIAL77", b"Owner Of Camera", b"GPS", b"52.0"))
     facts = next(f for f in map(corpus.facts_of, range(len(corpus))) if f["source"] == "a/photo.jpg")
     assert facts["pixels"] == [8, 12]  # turned upright before the orientation was dropped
+
+
+def test_a_copy_of_a_forbidding_licence_stands_in_the_way_and_an_unknown_one_is_named():
+    def copy(licence, verdict="copy"):
+        return {"made": 7, "verdict": verdict, "nearest": [{"train": 3, "source": "x.png", "licence": licence}]}
+
+    found = [copy("CC-BY-ND-4.0"), copy("All rights reserved"), copy(None), copy("MIT"), copy("CC-BY-NC-4.0", "close")]
+    forbidden, unsure = copies_in_the_way(found)
+    assert len(forbidden) == 2 and unsure == ["7 copies x.png (unknown)"]
+
+
+def test_an_export_with_such_a_copy_needs_a_reason(tmp_path):
+    run = SimpleNamespace(path=tmp_path)
+    near = [{"train": 3, "source": "x.png", "licence": "CC-BY-ND-4.0"}]
+    (tmp_path / "audit.json").write_text(json.dumps({"copies": [{"made": 7, "verdict": "copy", "nearest": near}]}))
+    with pytest.raises(UsageError, match="allow-copies"):
+        _copies(run, "")
+    assert "exported all the same: I asked" in _copies(run, "I asked")
+    (tmp_path / "audit.json").write_text("{")
+    with pytest.raises(RunError, match="damaged"):
+        _copies(run, "")

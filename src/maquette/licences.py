@@ -181,3 +181,24 @@ def opted_out(path: Path) -> frozenset[str]:
 def sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def forbids_copies(licence: str) -> bool:
+    """Whether a copy may not be handed on freely: no derivatives, no commerce, or all rights reserved."""
+    return bool(re.match(r"CC-BY.*-(NC|ND)", licence, re.I)) or "all rights reserved" in licence.lower()
+
+
+def copies_in_the_way(copies: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Of an audit's copies: those whose nearest piece's licence forbids it, and those whose licence is not known; in words."""
+    forbidden, unsure = [], []
+    for copy in copies:
+        if copy.get("verdict") != "copy" or not copy.get("nearest"):
+            continue
+        nearest = copy["nearest"][0]
+        licence = normalised(str(nearest.get("licence") or UNKNOWN))
+        words = f"{copy.get('made')} copies {nearest.get('source') or nearest.get('train')} ({licence})"
+        if forbids_copies(licence):
+            forbidden.append(words)
+        elif not recognised(licence):
+            unsure.append(words)
+    return forbidden, unsure
