@@ -356,7 +356,9 @@ def export(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     out: Out = None,
     to: Annotated[str, typer.Option(help="the library that shall read it: huggingface")] = "huggingface",
-    allow_copies: Annotated[str, typer.Option(help="why copies may be handed on though a licence forbids it; logged")] = "",
+    allow_copies: Annotated[
+        str, typer.Option(help="why copies may be handed on though a licence forbids it; logged")
+    ] = "",
 ) -> None:
     """Write a run in the layout of another library."""
     from maquette.verbs.export import export as verb
