@@ -96,7 +96,7 @@ def test_metadata_gives_texts_labels_licences_and_further_columns(tmp_path, kind
         "label": "label",
         "text": "caption",
     }
-    assert made.facts["licences"] == {"CC0": 20} and "licence" not in " ".join(made.facts["advice"])
+    assert made.facts["licences"] == {"CC0-1.0": 20} and "licence" not in " ".join(made.facts["advice"])
     number = next(i for i in range(20) if made.facts_of(i)["source"] == "7.png")
     assert made.facts_of(number)["text"] == "a red cat 1"
     expected = made.spec.condition.encode({"age": 7, "label": "b", "text": "a red cat 1"})

@@ -95,10 +95,12 @@ def prepare(
     modality: Annotated[str, typer.Option(help="kind of content; auto: seen from the files")] = "auto",
     split: Annotated[str, typer.Option(help="shares of train, validation and test")] = "0.7,0.15,0.15",
     seed: Annotated[int, typer.Option(help="of the split")] = 0,
+    policy: Annotated[Path | None, typer.Option(help="TOML file; its [licences] says what may enter")] = None,
+    opt_out: Annotated[Path | None, typer.Option(help="list of SHA-256 of files that may not enter")] = None,
     settings: Settings = None,
 ) -> None:
     """Read, clean, number and split content; report on it in words."""
-    _prepare(source, out, modality, settings or [], split=_shares(split), seed=seed)
+    _prepare(source, out, modality, settings or [], split=_shares(split), seed=seed, policy=policy, opt_out=opt_out)
 
 
 @app.command()
@@ -365,11 +367,14 @@ def export(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     out: Out = None,
     to: Annotated[str, typer.Option(help="the library that shall read it: huggingface")] = "huggingface",
+    allow_copies: Annotated[
+        str, typer.Option(help="why copies may be handed on though a licence forbids it; logged")
+    ] = "",
 ) -> None:
     """Write a run in the layout of another library."""
     from maquette.verbs.export import export as verb
 
-    typer.echo(f"export: {verb(_run_at(run), out, to)}")
+    typer.echo(f"export: {verb(_run_at(run), out, to, allow_copies)}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maquette import catalog, files
+from maquette import catalog, files, licences
 from maquette.building import building
 from maquette.errors import RunError, SpaceError, UnknownName, UsageError
 from maquette.models.transformer import Transformer
@@ -29,16 +30,48 @@ REFUSED = {  # what a transformer of ours may have and Qwen3 has not
 }
 
 
-def export(run: Run, out: str | Path | None = None, to: str = "huggingface") -> Path:
+def export(run: Run, out: str | Path | None = None, to: str = "huggingface", allow_copies: str = "") -> Path:
     """The folder `out` (inside the run by default), which the library `to` opens. Raises UnknownName, SpaceError, UsageError, RunError."""
     if to not in LAYOUTS:
         raise UnknownName("layout", to, LAYOUTS)
     out = Path(out) if out is not None else run.path / to
     _may_be_replaced(out)
     write = LAYOUTS[to]
+    note = _copies(run, allow_copies)
     with files.full_disk_in_words(out), building(out) as folder:
         write(run, folder)
+        if note:
+            readme = folder / "README.md"
+            files.write_text(readme, readme.read_text(encoding="utf-8") + note)
+    if allow_copies:
+        _log(run, {"to": to, "allow_copies": allow_copies, "note": note})
     return out
+
+
+def _copies(run: Run, allowed: str) -> str:
+    """What the card says of copies that the run's audit found. Raises UsageError where a licence forbids one and no reason is given."""
+    audit = run.path / "audit.json"
+    if not audit.is_file():
+        return ""
+    try:
+        found = json.loads(audit.read_text(encoding="utf-8")).get("copies") or []
+        forbidden, unsure = licences.copies_in_the_way(found)
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise RunError(f"{audit} is damaged; run `maquette audit {run.path}` again") from None
+    if forbidden and not allowed.strip():
+        raise UsageError(
+            f"the audit found {len(forbidden)} copies whose licence forbids handing them on: {'; '.join(forbidden[:3])}. "
+            'Leave those pieces out and train again, or say why it is allowed with --allow-copies "reason"'
+        )
+    lines = [f"- {words}; exported all the same: {allowed}\n" for words in forbidden]
+    lines += [f"- {words}; whether that is allowed is not known\n" for words in unsure]
+    return "\n## Copies that the audit found\n\n" + "".join(lines) if lines else ""
+
+
+def _log(run: Run, entry: Mapping[str, Any]) -> None:
+    log = run.path / "exports.jsonl"
+    before = log.read_text(encoding="utf-8") if log.is_file() else ""
+    files.write_text(log, before + json.dumps(dict(entry), ensure_ascii=False) + "\n")
 
 
 def _may_be_replaced(out: Path) -> None:

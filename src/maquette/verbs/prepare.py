@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maquette import catalog, corpus, duplicates, files, sources
+from maquette import cards, catalog, corpus, duplicates, files, licences, sources
 from maquette.building import building
 from maquette.condition import Condition, fit_condition
 from maquette.corpus import Corpus
@@ -56,10 +56,13 @@ def prepare(
     split: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     progress: Progress | None = None,
+    policy: str | Path | None = None,
+    opt_out: str | Path | None = None,
 ) -> Corpus:
     """Make the corpus `out` (corpora/<name> by default) from a folder, archive or file; at once where it stands already.
 
     settings are the modality's own (`maquette show image`); split the shares of train, validation and test.
+    policy: a TOML file whose section [licences] says what may enter; opt_out: a list of SHA-256 of files that may not.
     Raises ContentError where nothing can be used, SettingError, UnknownName, UsageError, StorageError.
     """
     source = Path(source)
@@ -68,12 +71,16 @@ def prepare(
     listed = sources.listing(source)
     settings = dict(settings or {})
     asked = {"modality": modality, "settings": settings, "split": split, "seed": seed} | _named(settings)
+    terms = licences.read_terms(Path(policy)) if policy else licences.Terms()
+    out_of_it = licences.opted_out(Path(opt_out)) if opt_out else frozenset()
+    if policy or opt_out:
+        asked["consent"] = [repr(terms), sorted(out_of_it)]
     stamp = files.fingerprint([listed.stamp, sorted(listed.refused), asked])
     if standing := _standing(out, stamp):
         return standing
     _may_be_replaced(out, source)
     with files.full_disk_in_words(out), building(out) as folder:
-        work = _Work(source, folder, split, seed, progress or (lambda *_: None))
+        work = _Work(source, folder, split, seed, progress or (lambda *_: None), terms, out_of_it)
         work.gather(listed, modality, settings)
         work.look()
         work.write()
@@ -124,6 +131,10 @@ class _Work:
     split: tuple[float, ...]
     seed: int
     progress: Progress
+    terms: licences.Terms = field(default_factory=licences.Terms)
+    out_of_it: frozenset[str] = frozenset()
+    opted_out: int = 0
+    set_apart: Counter[str] = field(default_factory=Counter)  # licences of files the policy keeps out
     refused: Refused = field(default_factory=dict)
     copies: int = 0
     partly: set[str] = field(default_factory=set)  # files of many pieces of which only the beginning can be read
@@ -154,6 +165,26 @@ class _Work:
             raise ContentError(doctor.nothing(self.source, kind, self.name, suffixes, self.others, self.refused))
         named = zip(self.files, sources.labels([f.name for f in self.files]), strict=True)
         self.known = {f.name: ({"label": label} if label else {}, rows.get(f.name, {})) for f, label in named}
+        self.consent: dict[str, dict[str, str]] = {}
+        around: dict[Path, dict[str, str]] = {}
+        for file in self.files:
+            self._ask(file, around)
+
+    def _ask(self, file: Found, around: dict[Path, dict[str, str]]) -> None:
+        """Whose a file is and whether it may be used; what may not goes to quarantine with the reason."""
+        try:
+            near = licences.beside(file.path, self.source, around) if file.path.is_relative_to(self.source) else {}
+            self.consent[file.name] = near | licences.of_row(self.known[file.name][1])
+        except ContentError as error:
+            self.refused.setdefault(file.name, str(error))
+            return
+        licence = self.consent[file.name].get("license", licences.UNKNOWN)
+        if self.out_of_it and licences.sha256(file.path) in self.out_of_it:
+            self.opted_out += 1
+            self.refused.setdefault(file.name, "it is on the opt-out list")
+        elif reason := self.terms.reason(licence):
+            self.set_apart[licence] += 1
+            self.refused.setdefault(file.name, reason)
 
     def pieces(self, what: str) -> Iterator[tuple[Found, Piece]]:
         """Every piece that can be read; the rest goes to quarantine and is not tried again."""
@@ -202,6 +233,7 @@ class _Work:
         content = hashlib.blake2b(digest_size=16)
         self.rows: list[Mapping[str, Any]] = []
         self.licences: Counter[str] = Counter()
+        self.owners: Counter[str] = Counter()
         interned: dict[str, Mapping[str, Any]] = {}
         for file, piece in self.held or self.pieces("cleaning"):
             try:
@@ -223,6 +255,7 @@ class _Work:
             if (sketch := self.modality.sketch(piece)) is not None:
                 self.sketches.append(sketch)
             self.licences[str(facts.get("license", "unknown"))] += 1
+            self.owners[str(facts.get("owner", "unknown"))] += 1
             row = {k: v for k, v in facts.items() if k not in BOOKKEEPING}
             self.rows.append(interned.setdefault(_to_json(row), row))
         if writer is None or len(writer) < doctor.FEWEST:
@@ -241,8 +274,8 @@ class _Work:
         folder, row = self.known[file.name]
         own = {k: v for k, v in piece.facts.items() if k not in ("source", "member")}
         facts = {**folder, **own, **row, "source": _source(file, piece)}
-        if "licence" in facts:  # one spelling inside
-            facts["license"] = facts.pop("licence")
+        facts.pop("licence", None)  # one spelling inside
+        facts |= self.consent.get(file.name, {})
         if "label" in facts:
             facts["label"] = str(facts["label"])
         return facts
@@ -267,6 +300,9 @@ class _Work:
             "counts": {name: len(numbers) for name, numbers in splits.items()},
             "labels": dict(sorted(Counter(x for x in labels if x is not None).items())),
             "licences": dict(self.licences.most_common()),
+            "owners": dict(self.owners.most_common()),
+            "opted_out": self.opted_out,
+            "set_apart": dict(self.set_apart.most_common()),
             "duplicates": {
                 "exact": self.copies,
                 "near": int(len(group) - len(sizes)),
@@ -286,6 +322,7 @@ class _Work:
             json.dumps({"file": k, "reason": v}, ensure_ascii=False) + "\n" for k, v in self.refused.items()
         )
         files.write_text(self.folder / "quarantine.jsonl", lines)
+        files.write_text(self.folder / "README.md", cards.data_card(facts))
         shutil.rmtree(self.folder / "unpacked", ignore_errors=True)
         self.writer.finish(splits, encoded(condition, self.rows), facts)
 
