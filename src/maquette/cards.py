@@ -30,7 +30,11 @@ def data_card(facts: Mapping[str, Any]) -> str:
     """README.md of a corpus folder, from its facts alone."""
     name, counts = _plain(facts.get("name") or "unknown"), facts.get("counts") or {}
     modality = (facts.get("modality") or {}).get("name", "unknown")
-    head = {"pretty_name": str(facts.get("name") or "unknown"), "license": hub_licence(facts.get("licences") or {}), "tags": ["maquette", modality]}
+    head = {
+        "pretty_name": str(facts.get("name") or "unknown"),
+        "license": hub_licence(facts.get("licences") or {}),
+        "tags": ["maquette", modality],
+    }
     rows = [
         ("kind of content", modality),
         ("pieces", _counted(counts)),

@@ -71,7 +71,10 @@ class Field:
 
 
 def _tags(value: Any) -> list[str]:
-    parts = re.split(r"[|;,]", value) if isinstance(value, str) else value
+    """A list, or a text with | ; or , between; any other value is one tag."""
+    parts = (
+        re.split(r"[|;,]", value) if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    )
     return [str(p).strip() for p in parts if str(p).strip()]
 
 
