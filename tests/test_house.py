@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "maquette"
 FLOORS = [  # a file imports from lower floors only; within nets/, pretext/, scores/, tasks/ and verbs/ files may know each other
     ["errors", "muon", "splitting"],
     ["alphabet", "arrays", "automaton", "cleaning", "condition", "files", "finding", "rhyme", "shingles", "texts"],
-    ["building", "duplicates", "expression", "guide", "neighbours", "ratings", "scores", "sheets", "sources", "space"],
+    ["building", "copying", "duplicates", "expression", "guide", "neighbours", "ratings", "scores", "sheets", "sources", "space"],
     ["catalog", "ragged", "nets", "verse"],
     ["adapting", "piece", "loop", "page", "partners", "writing", "prose"],
     ["recipe"],
