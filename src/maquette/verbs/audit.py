@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maquette import catalog, files
+from maquette.copying import exact_interval, judged
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, SettingError
 from maquette.features import BATCH, Known, Lent, Pixels, judge_of
@@ -373,7 +374,36 @@ def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[s
         "notes": list(evidence.notes),
         "findings": [asdict(f) for f in evidence.findings],
         "closest": [{k: v for k, v in asdict(p).items() if v == v} for p in evidence.pairs[:PAIRS]],
+        **copies(evidence, corpus),
     }
+
+
+def copies(evidence: Evidence, corpus: Corpus) -> dict[str, Any]:
+    """The verdict on each of the closest pieces with its training piece, and how many of all are copies; or why there is none."""
+    made, held = ({s: d[k].numpy() for s, d in evidence.distances.items()} for k in (0, 1))
+    try:
+        found = judged(made, held)
+    except CorpusError as e:
+        return {"copies": [], "copies_untold": str(e)}
+    count = {word: sum(v.verdict == word for v in found) for word in ("new", "close", "copy")}
+    low, high = exact_interval(count["copy"], len(found))
+    rows = [
+        {"made": p.made, **asdict(found[p.made]), "nearest": [_owned(evidence, p, corpus)]}
+        for p in evidence.pairs[:PAIRS]
+    ]
+    return {"copies": rows, "copied": {**count, "n": len(found), "low": low, "high": high}}
+
+
+def _owned(evidence: Evidence, pair: Pair, corpus: Corpus) -> dict[str, Any]:
+    """The training piece of a pair: its distance, and of source, licence and owner what the corpus knows."""
+    facts = corpus.facts_of(pair.train)
+    known = {
+        "source": facts.get("source"),
+        "licence": facts.get("licence", facts.get("license")),
+        "owner": facts.get("owner"),
+    }
+    distance = float(evidence.distances[pair.space][0][pair.made])
+    return {"train": pair.train, "space": pair.space, "distance": distance, **{k: v for k, v in known.items() if v}}
 
 
 def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:

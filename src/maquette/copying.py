@@ -1,0 +1,107 @@
+"""Is a piece a copy of a training one? Distances to training pieces beside those of held-out pieces: a p-value over several spaces,
+a verdict, the exact interval of a count (Clopper and Pearson 1934) and C_T without cells (Meehan et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import exp, lgamma, log, sqrt
+from typing import Literal
+
+import numpy as np
+
+from maquette.errors import CorpusError, SettingError
+
+FEWEST = 10  # held-out pieces without which nothing is calibrated
+LEVEL = 0.01  # of the p-value from which a piece is close
+ROUNDING = 0.01  # of the usual distance: nearer than that is the same piece but for rounding
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """p: of the minimum over spaces; space: where the piece is most suspicious."""
+
+    verdict: Literal["new", "close", "copy"]
+    p: float
+    space: str
+
+
+def judged(made: Mapping[str, np.ndarray], held: Mapping[str, np.ndarray]) -> list[Verdict]:
+    """made, held: space -> distances (n, k), (m, k) to the k nearest training pieces, ascending; (n,) is k = 1. Raises CorpusError.
+
+    close: p <= 1 %. copy: close, and the nearest is nearer beside the k-th than for 99 % of held-out pieces, or all but identical.
+    With k = 1 only the all but identical are called copies. Held-out pieces that calibrate are not to be counted as false alarms.
+    """
+    rows, real = _table(made), _table(held)
+    _check(rows, real)
+    each = {s: _p(real[s][:, 0], rows[s][:, 0]) for s in rows}
+    usual = {s: _p(real[s][:, 0], real[s][:, 0]) for s in rows}
+    least = np.stack(list(each.values())).min(0)
+    p = _p(np.stack(list(usual.values())).min(0), least)
+    alone = np.stack([_alone(rows[s], real[s]) & (each[s] <= LEVEL) for s in rows]).any(0)
+    where = np.stack(list(each.values())).argmin(0)
+    words = np.where(p > LEVEL, "new", np.where(alone, "copy", "close"))
+    return [Verdict(str(w), float(q), list(rows)[k]) for w, q, k in zip(words, p, where, strict=True)]
+
+
+def _table(distances: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {s: np.asarray(d, float).reshape(len(d), -1) for s, d in distances.items()}
+
+
+def _check(rows: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> None:
+    if not rows or rows.keys() != real.keys():
+        raise SettingError(f"distances in the same spaces are compared; {sorted(rows)} and {sorted(real)} came")
+    for space, d in real.items():
+        if len(d) < FEWEST:
+            raise CorpusError(f"at least {FEWEST} held-out pieces are needed to tell copies; {len(d)} came")
+        if not (np.isfinite(d).all() and np.isfinite(rows[space]).all()):
+            raise CorpusError(f"distances in {space} are not all finite numbers; no copy can be told by them")
+        if not d[:, 0].any():
+            raise CorpusError(f"every held-out piece is identical to a training one in {space}; prepare without twins")
+
+
+def _p(held: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """(1 + held-out at least as near) / (1 + held-out)."""
+    return (1 + np.searchsorted(np.sort(held), made, side="right")) / (1 + len(held))
+
+
+def _alone(made: np.ndarray, held: np.ndarray) -> np.ndarray:
+    same = made[:, 0] <= ROUNDING * np.median(held[:, 0])
+    if made.shape[1] < 2:
+        return same
+    return same | (_ratio(made) < np.quantile(_ratio(held), LEVEL))
+
+
+def _ratio(d: np.ndarray) -> np.ndarray:
+    return d[:, 0] / np.maximum(d[:, -1], 1e-12)
+
+
+def exact_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson for k of n."""
+    if not 0 <= k <= n or n < 1:
+        raise SettingError(f"k of n with 0 <= k <= n and n >= 1 is needed; {k} of {n} came")
+    tail = (1 - level) / 2
+    low = 0.0 if k == 0 else _root(lambda p: _at_most(k - 1, n, p) > 1 - tail)
+    return low, 1.0 if k == n else _root(lambda p: _at_most(k, n, p) > tail)
+
+
+def _root(below: Callable[[float], bool]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def _at_most(k: int, n: int, p: float) -> float:
+    ways = (lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log(1 - p) for i in range(k + 1))
+    return sum(exp(w) for w in ways)
+
+
+def c_t(made: np.ndarray, held: np.ndarray) -> float:
+    """Mann-Whitney z of distances to train: below -2, generated pieces lie nearer than held-out ones do. Ties count half."""
+    n, m, order = len(made), len(held), np.sort(held)
+    if min(n, m) < FEWEST:
+        raise CorpusError(f"C_T needs at least {FEWEST} generated and held-out pieces; {n} and {m} came")
+    u = (np.searchsorted(order, made) + np.searchsorted(order, made, side="right")).sum() / 2
+    return float((u - n * m / 2) / sqrt(n * m * (n + m + 1) / 12))
