@@ -1,4 +1,4 @@
-"""Several runs in one audit: paired differences, one sentence, a refusal where corpora differ."""
+"""Several runs in one audit: paired differences, one sentence, a refusal where corpora differ; what a run costs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from maquette.finding import Finding
 from maquette.recipe import make_recipe
 from maquette.run import Run
 from maquette.verbs.comparing import compare, difference, paired_interval, same_corpus, sentence
+from maquette.verbs.costing import ASSUMPTION, bytes_on_disk, cost_of
 from maquette.verbs.train import train
 
 ONE = Finding("KID", "judge", 0.1, 0.05, 0.15, 0.0, 50, "lower", "")
@@ -83,3 +84,18 @@ def test_two_runs_are_audited_and_stand_side_by_side(corpus, tmp_path: Path) -> 
     assert {n for n, pair in told if pair} == {"precision", "recall", "coverage"}
     assert {d["better"] for d in own["differences"]} == {"neither"}  # the same recipe and seed: the same weights
     assert all((made.folder / n / "audit.json").is_file() for n in ("a", "b"))
+    cost = json.loads((made.folder / "a" / "audit.json").read_text())["cost"]
+    assert cost["seconds_a_piece"] > 0 and cost["bytes_on_disk"] > 1000 and cost["cpu_seconds"] > 0
+    assert cost["words"] in made.audits[0].page.read_text() and ASSUMPTION in cost["words"]
+
+
+def test_energy_follows_from_processor_time_by_the_assumption_and_audits_take_no_room(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "audit.html").write_text("x" * 500)
+    (tmp_path / "weights").write_text("x" * 70)
+    assert bytes_on_disk(tmp_path) == 70
+    run = SimpleNamespace(path=tmp_path, facts={"cpu_seconds": 240.0}, codec=None, partner=None)
+    cost = cost_of(run, 2.0, 8)
+    assert cost["watt_hours"] == 1.0 and cost["seconds_a_piece"] == 0.25
+    run.facts = {}
+    assert cost_of(run)["watt_hours"] is None and "does not tell" in cost_of(run)["words"]

@@ -1,4 +1,4 @@
-"""The Vendi score on features whose answer is known."""
+"""The Vendi score, the extrapolated Frechet distance and lost kinds on features whose answer is known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maquette.finding import Material
-from maquette.metrics import vendi
+from maquette.metrics import fidelity, kinds, vendi
 
 
 def material(generated, train):
@@ -55,3 +55,59 @@ def test_pieces_without_direction_are_one_kind_of_their_own():
 def test_fewer_real_ones_are_compared_with_as_few_generated():
     (found,) = vendi.measure(material(torch.eye(8), torch.eye(8)[:5]))
     assert found.value == pytest.approx(5) and found.reference == pytest.approx(5) and found.n == 5
+
+
+def normal(n: int, d: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_extrapolated_distance_is_nearer_the_truth_than_the_plain_one():
+    """Gaussians a known way apart: 0 for equals; with one mean moved by 1, and the other scaled by 1.5, 1 + 16 * 0.5**2 = 5."""
+    for truth, scale, moved in ((0.0, 1.0, 0.0), (5.0, 1.5, 1.0)):
+        for seed in range(3):
+            a, b = normal(400, 16, 2 * seed) * scale, normal(400, 16, 2 * seed + 1)
+            a[:, 0] += moved
+            plain, further = fidelity.frechet_distance(a, b), fidelity.extrapolated(a, b)
+            assert abs(further - truth) < abs(plain - truth)
+
+
+def test_sizes_are_equally_far_apart_in_one_over_n_and_none_is_too_small():
+    assert fidelity.sizes(480, 16) == [480, 240, 160, 120, 96, 80, 68, 60]
+    assert fidelity.sizes(480, 64) == [480, 240, 160]
+    assert fidelity.sizes(60, 64) == []
+
+
+def test_the_extrapolated_distance_holds_the_truth_and_is_left_out_where_pieces_are_few():
+    a, b = normal(200, 8, 1), normal(200, 8, 2)
+    low, high = fidelity.extrapolated_interval(a, b, 0)
+    assert low < 0 < high
+    names = [f.name for f in fidelity.measure(material(a, b))]
+    assert "Frechet distance, extrapolated" in names
+    assert "Frechet distance, extrapolated" not in [f.name for f in fidelity.measure(material(a[:20], b[:20]))]
+
+
+def heaps(counts, seed):
+    """counts[i] pieces around the i-th corner"""
+    middle = 20 * torch.eye(len(counts), dtype=torch.float64)
+    return torch.cat([middle[i] + normal(n, len(counts), seed + i) for i, n in enumerate(counts)])
+
+
+def test_a_kind_that_is_gone_is_found_and_held_out_pieces_lose_none():
+    train, made, test = heaps([40] * 6, 0), heaps([48, 48, 48, 48, 48, 0], 50), heaps([40] * 6, 100)
+    zeros = torch.zeros(240)
+    (found,) = kinds.measure(Material("judge", "pieces", made, test, train, zeros, zeros))
+    assert found.value >= 1 and found.reference == 0 and found.low <= found.value <= found.high
+    (real,) = kinds.measure(Material("judge", "pieces", test, test, train, zeros, zeros))
+    assert real.value == 0
+
+
+def test_a_kind_is_lost_only_beyond_chance():
+    shares = torch.tensor([0.5, 0.25, 0.25])
+    assert kinds.lost(torch.tensor([60, 40, 0]), shares).tolist() == [False, False, True]
+    assert kinds.lost(torch.tensor([55, 30, 15]), shares).tolist() == [False, False, False]
+    assert kinds.lost(torch.tensor([5, 3, 0]), shares).tolist() == [False, False, False]
+
+
+def test_the_tail_of_the_binomial_is_exact():
+    assert kinds.at_most(0, 10, 0.3) == pytest.approx(0.7**10)
+    assert kinds.at_most(10, 10, 0.3) == pytest.approx(1.0)

@@ -1,5 +1,6 @@
 """How real the pieces look: Frechet distance (Heusel 2017, arXiv:1706.08500), KID (Binkowski 2018, arXiv:1801.01401),
-precision (Kynkaanniemi 2019, arXiv:1904.06991) and density (Naeem 2020, arXiv:2002.09797).
+precision (Kynkaanniemi 2019, arXiv:1904.06991), density (Naeem 2020, arXiv:2002.09797) and the Frechet distance extrapolated to endless
+samples (Chong & Forsyth 2020, arXiv:1911.07023).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from maquette.finding import Finding, Material, interval, mean_interval, resampl
 from maquette.neighbours import balls_around, radii
 
 K = 5  # neighbours that span the ball around a piece
+SIZES = 8  # sizes through which the line to endless samples is laid
+EXTRAPOLATED = 40  # resamples behind its interval, each some twenty Frechet distances
+WIDEST = 64  # features beyond which it is too dear
 REDRAWN = 100  # resamples behind the interval of a Frechet distance, the one figure that is dear
 
 
@@ -66,6 +70,39 @@ def small(n: int, features: int) -> bool:
     return n < 2 * features
 
 
+def sizes(n: int, features: int) -> list[int]:
+    """n, n / 2, n / 3 ... while each is large enough, at most `SIZES`; fewer than three are too few for a line."""
+    return [n // k for k in range(1, SIZES + 1) if not small(n // k, features)]
+
+
+def extrapolated(generated: Tensor, real: Tensor) -> float:
+    """The intercept of the line through the distances over 1 / N, N pieces of either; at each N the mean over disjoint parts.
+
+    Rows should be in no order. Needs three sizes.
+    """
+    counts = sizes(min(len(generated), len(real)), real.shape[1])
+    means = [_in_parts(generated, real, n) for n in counts]
+    rows = torch.tensor([[1.0, 1 / n] for n in counts], dtype=torch.float64)
+    return float(torch.linalg.lstsq(rows, torch.tensor(means, dtype=torch.float64)[:, None]).solution[0, 0])
+
+
+def _in_parts(generated: Tensor, real: Tensor, n: int) -> float:
+    parts = min(len(generated), len(real)) // n
+    pairs = ((generated[i * n : (i + 1) * n], real[i * n : (i + 1) * n]) for i in range(parts))
+    return sum(frechet_distance(a, b) for a, b in pairs) / parts
+
+
+def extrapolated_interval(generated: Tensor, real: Tensor, seed: int, draws: int = EXTRAPOLATED) -> tuple[float, float]:
+    """Both samples are redrawn as one would draw them anew, and the bias that redrawing adds is taken off."""
+    chance = torch.Generator().manual_seed(seed)
+
+    def again(x: Tensor) -> Tensor:
+        return x[torch.randint(len(x), (len(x),), generator=chance)]
+
+    drawn = torch.tensor([extrapolated(again(generated), again(real)) for _ in range(draws)])
+    return interval(drawn - drawn.mean() + extrapolated(generated, real))
+
+
 def kid(generated: Tensor, real: Tensor) -> float:
     """(N, D), (M, D) -> squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased: about 0 for equals."""
     return float(_discrepancy(*_kernels(generated, real), *(torch.ones(1, len(x)).double() for x in (generated, real))))
@@ -113,7 +150,7 @@ def density(generated: Tensor, real: Tensor, k: int = K) -> float:
 
 
 def measure(m: Material) -> list[Finding]:
-    return [_kid(m), _frechet(m), *(_balls(m) if len(m.test) > K else [])]
+    return [_kid(m), _frechet(m), *_extrapolated(m), *(_balls(m) if len(m.test) > K else [])]
 
 
 def _kid(m: Material) -> Finding:
@@ -135,6 +172,23 @@ def _frechet(m: Material) -> Finding:
             "trust KID, or read it beside its floor only."
         )
     return Finding("Frechet distance", m.space, value, low, high, floor, len(m.generated), "lower", sentence)
+
+
+def _extrapolated(m: Material) -> list[Finding]:
+    """Nothing where pieces are too few for three sizes or features too many."""
+    n, features = min(len(m.generated), len(m.test), len(m.train)), m.test.shape[1]
+    if features > WIDEST or len(sizes(n, features)) < 3:
+        return []
+    made, real, test = _shuffled(m.generated, m.seed), _shuffled(m.train, m.seed), _shuffled(m.test, m.seed + 1)
+    value, floor = extrapolated(made, test), extrapolated(real, test)
+    low, high = extrapolated_interval(made, test, m.seed)
+    sentence = f"The Frechet distance as it would be with {m.noun} without end: about 0 for equals, and a little below 0 by chance."
+    name = "Frechet distance, extrapolated"
+    return [Finding(name, m.space, value, low, high, floor, len(m.generated), "lower", sentence)]
+
+
+def _shuffled(x: Tensor, seed: int) -> Tensor:
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))]
 
 
 def _balls(m: Material) -> list[Finding]:

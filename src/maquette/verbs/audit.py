@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import sqrt
@@ -26,6 +27,7 @@ from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
 from maquette.verbs import reading
+from maquette.verbs.costing import cost_of, told
 from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
@@ -119,7 +121,12 @@ def audit(
         raise SettingError(f"samples should be >= 1; {samples} came")
     modality = catalog.modality(corpus.facts["modality"])
     folder = Path(out) if out else run.path / ("audit" if against is None else f"audit-{against.path.name}")
-    about = {"run": run.path.name, "weights": identity(run), "model": run.recipe.model, "first_seed": seed}
+    about: dict[str, Any] = {
+        "run": run.path.name,
+        "weights": identity(run),
+        "model": run.recipe.model,
+        "first_seed": seed,
+    }
     if is_task(run.stage):
         return Audit(
             *examine(run, corpus, modality, folder, {k: about[k] for k in ("run", "weights", "model")}, device)
@@ -127,9 +134,12 @@ def audit(
     lent = lend(judge, corpus) if judge is not None else None
     if corpus.spec.space.ragged:
         found = reading.read(run, corpus, modality, samples, seed, device)
+        about["cost"] = cost_of(run, found.seconds, len(found.works.generated))
         reading.write(found, corpus, modality, folder, about)
         return Audit(found.findings, found.verdict, folder)
+    started = time.perf_counter()
     generated = as_written(draw(run, n, seed, device), modality)
+    about["cost"] = cost_of(run, time.perf_counter() - started, n)
     evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces", judge=lent)
     return write(evidence, generated, corpus, modality, folder, about)
 
@@ -408,8 +418,7 @@ def _owned(evidence: Evidence, pair: Pair, corpus: Corpus) -> dict[str, Any]:
 
 def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:
     noun = modality.pretty or "pieces"
-    words = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in about.items())
-    about_words = f"{words}; corpus {corpus.facts['name']} ({corpus.fingerprint}). Judge: {evidence.judge.words}, {evidence.judge.hash}."
+    about_words = f"{told(about)}; corpus {corpus.facts['name']} ({corpus.fingerprint}). Judge: {evidence.judge.words}, {evidence.judge.hash}."
     sections = [_samples(generated, corpus, modality, noun), _pairs(evidence, generated, corpus, modality, about, noun)]
     if evidence.findings:
         lead = (

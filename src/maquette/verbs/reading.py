@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from maquette.page import Section, page, table
 from maquette.piece import Asked, Modality, Piece, Works
 from maquette.run import Run
 from maquette.space import DataSpec, SampleRequest
+from maquette.verbs.costing import told
 from maquette.verbs.generate import condition_of
 
 MOST = 200  # pieces that are written where nothing else is asked
@@ -36,22 +38,25 @@ class Reading:
     findings: tuple[Finding, ...]
     verdict: tuple[str, ...]
     works: Works
+    seconds: float  # in which the pieces were written
 
 
 def read(run: Run, corpus: Corpus, modality: Modality, samples: int | None, seed: int, device: str) -> Reading:
     """Write pieces and judge them and the model that wrote them. The only place where sequences of the test split are looked at."""
     length = corpus.spec.space.shape[0]
     usual = max(8, min(corpus.size("test"), MOST, TOKENS // length))
-    works = gathered(run, corpus, modality, samples or usual, seed, device)
+    started = time.perf_counter()
+    made = [modality.to_piece(x) for x in written(run, modality, samples or usual, seed, device)]
+    seconds = time.perf_counter() - started
+    works = gathered(made, corpus, modality, seed)
     likely = list(likelihoods(run, corpus, modality, seed, device))
     own = modality.findings(works)
-    return Reading((*likely, *own), verdict(likely, own, modality), works)
+    return Reading((*likely, *own), verdict(likely, own, modality), works, seconds)
 
 
-def gathered(run: Run, corpus: Corpus, modality: Modality, n: int, seed: int, device: str) -> Works:
-    """n new pieces, and held-out and training ones cut to the same number of tokens."""
-    length = corpus.spec.space.shape[0]
-    made = [modality.to_piece(x) for x in written(run, modality, n, seed, device)]
+def gathered(made: list[Piece], corpus: Corpus, modality: Modality, seed: int) -> Works:
+    """New pieces, and as many held-out and training ones cut to the same number of tokens."""
+    length, n = corpus.spec.space.shape[0], len(made)
 
     def real(split: str) -> list[Piece]:
         numbers = corpus.numbers(split)[np.arange(min(n, corpus.size(split))) * corpus.size(split) // n]
@@ -163,7 +168,7 @@ def write(reading: Reading, corpus: Corpus, modality: Modality, folder: Path, ab
 
 
 def _html(reading: Reading, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:
-    words = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in about.items())
+    words = told(about)
     works = reading.works
     lead = "Reference: an n-gram for likelihoods, held-out pieces cut to the same length for all else. Intervals by bootstrap."
     sections = [

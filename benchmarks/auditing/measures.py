@@ -1,0 +1,184 @@
+"""The figures of the audit on content whose answer is known: their time, ladders of harm, and how often intervals hold the truth.
+
+MNIST, without labels for the judge: a corpus of 10,000 training pictures and 2,000 held out; the labels are used for dropping digits only.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from results import data
+from torch import Tensor
+
+from maquette.corpus import Corpus
+from maquette.features import Pixels, judge_of
+from maquette.metrics.diversity import covered, recalled
+from maquette.metrics.fidelity import (
+    extrapolated,
+    extrapolated_interval,
+    frechet_distance,
+    frechet_interval,
+    kid,
+    kid_interval,
+    precision,
+)
+from maquette.metrics.vendi import vendi
+from maquette.space import DataSpec, Space
+from maquette.verbs.audit import assess, embed
+from maquette.writing import CorpusWriter
+
+TRAIN, HELD, MADE = 10_000, 2_000, 2_000
+STEPS, SHOWN = 5, 500  # steps of a ladder, pictures on each
+REPEATS = int(os.environ.get("REPEATS", 200))
+FEATURES, PIECES = 8, 200  # of the Gaussians
+RISING = ("FD", "KID")  # every other figure falls
+QUALITY, VARIETY = ("FD", "KID", "precision", "coverage"), ("FD", "KID", "recall", "coverage", "Vendi")
+LADDERS = {"blur": QUALITY, "noise": QUALITY, "dropped": VARIETY}  # what each should move
+
+
+def measure(seeds: Sequence[int]) -> dict[str, Any]:
+    """By the first seed."""
+    with tempfile.TemporaryDirectory() as place:
+        pictures, digits = mnist()
+        corpus = corpus_of(Path(place) / "mnist", pictures[: TRAIN + HELD])
+        pool = tensor(pictures[TRAIN + HELD : TRAIN + HELD + 8_000])
+        found = seconds(corpus, pool[:MADE]) | ladders(corpus, pool, digits[TRAIN + HELD :][: len(pool)], seeds[0])
+    return found | {"interval_coverage": coverage(seeds[0])}
+
+
+def mnist() -> tuple[np.ndarray, Tensor]:
+    """(N, 28, 28) uint8 and (N,) of the train file."""
+
+    def read(name: str, head: int) -> np.ndarray:
+        return np.frombuffer(gzip.decompress((data("mnist") / name).read_bytes())[head:], np.uint8)
+
+    pictures = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
+    return pictures, torch.from_numpy(read("train-labels-idx1-ubyte.gz", 8).copy())
+
+
+def tensor(pictures: np.ndarray) -> Tensor:
+    return torch.from_numpy(pictures.copy()).float() / 127.5 - 1
+
+
+def corpus_of(folder: Path, pictures: np.ndarray) -> Corpus:
+    """All but the last `HELD` to learn from, those held out."""
+    folder.mkdir()
+    space = Space("grid", (1, 28, 28))
+    writer = CorpusWriter(folder, space, np.uint8)
+    for i, row in enumerate(pictures):
+        writer.add(row, json.dumps({"source": f"{i}.png"}).encode() + b"\n")
+    writer.close()
+    n = len(pictures)
+    splits = {"train": np.arange(n - HELD), "validation": np.arange(0), "test": np.arange(n - HELD, n)}
+    modality = {"name": "image", "settings": {}, "fitted": {"channels": 1, "height": 28, "width": 28}}
+    counts = {k: len(v) for k, v in splits.items()}
+    facts = {"name": "mnist", "fingerprint": "mnist", "spec": DataSpec(space).to_json(), "counts": counts}
+    writer.finish(splits, None, {**facts, "modality": modality})
+    return Corpus.open(folder)
+
+
+def seconds(corpus: Corpus, made: Tensor) -> dict[str, Any]:
+    """assess() of 2,000 pictures; the judge's training apart, since it is kept. The pages are not written."""
+    started = time.perf_counter()
+    judge = judge_of(corpus)
+    judged = time.perf_counter()
+    spent = time.process_time()
+    assess(made, corpus, judge=judge, noun="pictures")
+    return {
+        "audit_seconds": round(time.perf_counter() - started, 1),
+        "audit_seconds_of_judge": round(judged - started, 1),
+        "audit_cpu_seconds_without_judge": round(time.process_time() - spent, 1),
+    }
+
+
+def ladders(corpus: Corpus, pool: Tensor, digits: Tensor, seed: int) -> dict[str, Any]:
+    """The share of (ladder, figure, space) that move one way at all five steps from the first, with those that do not by name."""
+    spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
+    test = embed(spaces, iter([corpus.tensor("test", SHOWN).x]))
+    kept, failed, values = 0, [], {}
+    for name, expected in LADDERS.items():
+        steps = [embed(spaces, iter([x])) for x in rungs(name, pool, digits, seed)]
+        for space in spaces:
+            rows = [figures(made[space], test[space]) for made in steps]
+            for figure in rows[0]:
+                values[f"{name}, {figure} in {space}"] = [round(r[figure], 4) for r in rows]
+            for figure in expected:
+                good = monotone([r[figure] for r in rows], figure in RISING)
+                kept += good
+                failed += [] if good else [f"{name}, {figure} in {space}"]
+    share = kept / (kept + len(failed))
+    return {"ladders_monotone": round(share, 4), "ladders_not_monotone": failed, "ladders": values}
+
+
+def monotone(values: Sequence[float], rising: bool) -> bool:
+    """Each at least as far as the one before, the last further than the first; a share that has reached 0 stays there."""
+    signed = values if rising else [-v for v in values]
+    return all(b >= a for a, b in pairwise(signed)) and signed[-1] > signed[0]
+
+
+def figures(made: Tensor, test: Tensor) -> dict[str, float]:
+    return {
+        "FD": frechet_distance(made, test),
+        "KID": kid(made, test),
+        "precision": precision(made, test),
+        "recall": float(recalled(made, test).mean()),
+        "coverage": float(covered(made, test).mean()),
+        "Vendi": vendi(made),
+    }
+
+
+def rungs(name: str, pool: Tensor, digits: Tensor, seed: int) -> Iterator[Tensor]:
+    """The unharmed and five steps of growing harm, `SHOWN` pictures each."""
+    chance = torch.Generator().manual_seed(seed)
+    noise = torch.randn(SHOWN, *pool.shape[1:], generator=chance)
+    for step in range(STEPS + 1):
+        if name == "blur":
+            yield blurred(pool[:SHOWN], 0.6 * step)
+        elif name == "noise":
+            yield (pool[:SHOWN] + 0.15 * step * noise).clamp(-1, 1)
+        else:
+            yield pool[digits < (10, 8, 6, 4, 2, 1)[step]][:SHOWN]
+
+
+def blurred(x: Tensor, width: float) -> Tensor:
+    """By a Gaussian of this many pixels."""
+    if not width:
+        return x
+    kernel = torch.exp(-((torch.arange(15.0) - 7) ** 2) / (2 * width**2))
+    kernel = kernel / kernel.sum()
+    padded = torch.nn.functional.pad(x, (7, 7, 7, 7), value=-1.0)
+    rows = torch.nn.functional.conv2d(padded, kernel.reshape(1, 1, 1, -1))
+    return torch.nn.functional.conv2d(rows, kernel.reshape(1, 1, -1, 1))
+
+
+def coverage(seed: int) -> dict[str, Any]:
+    """How often 95% intervals hold the truth for Gaussians whose means lie 1 apart. KID and the extrapolated distance: the truth of endless
+    samples (KID: the mean of the unbiased values). The plain Frechet distance: the mean at this number of pieces, all that is promised."""
+    chance = torch.Generator().manual_seed(seed)
+    pairs = [[torch.randn(PIECES, FEATURES, generator=chance).double() for _ in range(2)] for _ in range(REPEATS)]
+    for a, _ in pairs:
+        a[:, 0] += 1
+    found: dict[str, Any] = {"repeats": REPEATS}
+    kinds: dict[str, tuple[Callable, Callable, float | None]] = {
+        "KID": (kid, kid_interval, None),
+        "FD": (frechet_distance, frechet_interval, None),
+        "FD, extrapolated": (extrapolated, extrapolated_interval, 1.0),
+    }
+    for name, (value, between, known) in kinds.items():
+        truth = float(np.mean([value(a, b) for a, b in pairs])) if known is None else known
+        held = [low <= truth <= high for low, high in (between(a, b, i) for i, (a, b) in enumerate(pairs))]
+        found[name] = round(float(np.mean(held)), 4)
+    return found
