@@ -38,7 +38,7 @@ def test_without_further_neighbours_only_the_identical_are_copies() -> None:
 
 
 def test_what_cannot_be_calibrated_is_refused() -> None:
-    for held, words in ((np.ones(9), "at least 10"), (np.zeros(20), "identical"), (np.full(20, np.nan), "finite")):
+    for held, words in ((np.ones(9), "at least 99"), (np.zeros(120), "identical"), (np.full(120, np.nan), "finite")):
         with pytest.raises(CorpusError, match=words):
             judged({"a": np.ones(3)}, {"a": held})
 

@@ -140,7 +140,8 @@ def test_planted_copies_are_found_and_held_out_pieces_raise_no_alarm():
 
 def test_a_generator_of_nothing_but_copies_lies_at_no_distance():
     train = normal(500, 8, 0)
-    share, distance = copying.measure(material(train[:200].clone(), normal(200, 8, 1), train))
+    share, distance, ranked = copying.measure(material(train[:200].clone(), normal(200, 8, 1), train))
+    assert ranked.value < -10
     assert share.value == 1 and share.low > 0.95 and distance.value == 0
 
 

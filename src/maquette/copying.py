@@ -12,8 +12,9 @@ import numpy as np
 
 from maquette.errors import CorpusError, SettingError
 
-FEWEST = 10  # held-out pieces without which nothing is calibrated
 LEVEL = 0.01  # of the p-value from which a piece is close
+FEWEST = 99  # held-out pieces with fewer of which no p-value can be that small
+FEWEST_RANKED = 10  # of either kind, for C_T
 ROUNDING = 0.01  # of the usual distance: nearer than that is the same piece but for rounding
 
 
@@ -53,7 +54,9 @@ def _check(rows: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> No
         raise SettingError(f"distances in the same spaces are compared; {sorted(rows)} and {sorted(real)} came")
     for space, d in real.items():
         if len(d) < FEWEST:
-            raise CorpusError(f"at least {FEWEST} held-out pieces are needed to tell copies; {len(d)} came")
+            raise CorpusError(
+                f"at least {FEWEST} held-out pieces are needed to tell copies at {LEVEL:.0%}; {len(d)} came"
+            )
         if not (np.isfinite(d).all() and np.isfinite(rows[space]).all()):
             raise CorpusError(f"distances in {space} are not all finite numbers; no copy can be told by them")
         if not d[:, 0].any():
@@ -101,7 +104,7 @@ def _at_most(k: int, n: int, p: float) -> float:
 def c_t(made: np.ndarray, held: np.ndarray) -> float:
     """Mann-Whitney z of distances to train: below -2, generated pieces lie nearer than held-out ones do. Ties count half."""
     n, m, order = len(made), len(held), np.sort(held)
-    if min(n, m) < FEWEST:
-        raise CorpusError(f"C_T needs at least {FEWEST} generated and held-out pieces; {n} and {m} came")
+    if min(n, m) < FEWEST_RANKED:
+        raise CorpusError(f"C_T needs at least {FEWEST_RANKED} generated and held-out pieces; {n} and {m} came")
     u = (np.searchsorted(order, made) + np.searchsorted(order, made, side="right")).sum() / 2
     return float((u - n * m / 2) / sqrt(n * m * (n + m + 1) / 12))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from maquette.copying import c_t
 from maquette.finding import Finding, Material, interval, resamples, wilson
 
 RARE = (
@@ -35,7 +36,7 @@ def copies_interval(generated_to_train: Tensor, test_to_train: Tensor, seed: int
 
 
 def measure(m: Material) -> list[Finding]:
-    return [_copies(m), _distance(m)]
+    return [_copies(m), _distance(m), _c_t(m)]
 
 
 def _copies(m: Material) -> Finding:
@@ -64,3 +65,13 @@ def _weighted_median(x: Tensor, weights: Tensor) -> Tensor:
     ordered, order = x.sort()
     place = (weights[:, order].cumsum(1) < weights.sum(1, keepdim=True) / 2).sum(1)
     return ordered[place]
+
+
+def _c_t(m: Material) -> Finding:
+    """The rank statistic of Meehan 2020 over all pieces at once; its interval is that of a z."""
+    value = c_t(m.generated_to_train.numpy(), m.test_to_train.numpy())
+    side = (
+        "nearer to the train split than" if value < -2 else "farther from it than" if value > 2 else "as near to it as"
+    )
+    sentence = f"As a whole the {m.noun} lie {side} held-out ones (beyond -2 or 2 is more than chance); a few copies among many do not show."
+    return Finding("C_T", m.space, value, value - 1.96, value + 1.96, 0.0, len(m.generated), "near", sentence)

@@ -453,8 +453,17 @@ def _pairs(
         )
         for p in evidence.pairs[:PAIRS]
     ]
-    lead = f"Left: generated. Right: the training piece nearest to it. The nearest of {len(evidence.pairs):,} pairs."
+    lead = f"Left: generated. Right: the training piece nearest to it. The nearest of {len(evidence.pairs):,} pairs. {_told(evidence, corpus)}"
     return Section("Closest pairs", lead, figures(exhibits, "pairs"))
+
+
+def _told(evidence: Evidence, corpus: Corpus) -> str:
+    found = copies(evidence, corpus)
+    if "copied" not in found:
+        return f"No verdict on copies: {found['copies_untold']}."
+    count = found["copied"]
+    words = f"{count['copy']} of {count['n']:,} are copies ({count['low']:.1%} to {count['high']:.1%}), {count['close']} are close"
+    return f"{words} (about {count['n'] / 100:.0f} would be by chance). Mirrored, cropped or moved copies are not looked for."
 
 
 def _share(pair: Pair, noun: str) -> str:
