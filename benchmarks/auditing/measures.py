@@ -41,7 +41,7 @@ from maquette.verbs.audit import assess, embed
 from maquette.writing import CorpusWriter
 
 TRAIN, HELD, MADE = 10_000, 2_000, 2_000
-STEPS, SHOWN = 5, 500  # steps of a ladder, pictures on each
+STEPS, SHOWN = 5, 1_000  # steps of a ladder, pictures on each
 REPEATS = int(os.environ.get("REPEATS", 200))
 FEATURES, PIECES = 8, 200  # of the Gaussians
 RISING = ("FD", "KID")  # every other figure falls
@@ -52,21 +52,22 @@ LADDERS = {"blur": QUALITY, "noise": QUALITY, "dropped": VARIETY}  # what each s
 def measure(seeds: Sequence[int]) -> dict[str, Any]:
     """By the first seed."""
     with tempfile.TemporaryDirectory() as place:
-        pictures, digits = mnist()
+        pictures, digits = mnist(seeds[0])
         corpus = corpus_of(Path(place) / "mnist", pictures[: TRAIN + HELD])
         pool = tensor(pictures[TRAIN + HELD : TRAIN + HELD + 8_000])
         found = seconds(corpus, pool[:MADE]) | ladders(corpus, pool, digits[TRAIN + HELD :][: len(pool)], seeds[0])
     return found | {"interval_coverage": coverage(seeds[0])}
 
 
-def mnist() -> tuple[np.ndarray, Tensor]:
-    """(N, 28, 28) uint8 and (N,) of the train file."""
+def mnist(seed: int) -> tuple[np.ndarray, Tensor]:
+    """(N, 1, 28, 28) uint8 and (N,) of the train file, shuffled: there the digits of one writer follow each other."""
 
     def read(name: str, head: int) -> np.ndarray:
         return np.frombuffer(gzip.decompress((data("mnist") / name).read_bytes())[head:], np.uint8)
 
     pictures = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
-    return pictures, torch.from_numpy(read("train-labels-idx1-ubyte.gz", 8).copy())
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    return pictures[order], torch.from_numpy(read("train-labels-idx1-ubyte.gz", 8)[order])
 
 
 def tensor(pictures: np.ndarray) -> Tensor:
@@ -150,7 +151,7 @@ def rungs(name: str, pool: Tensor, digits: Tensor, seed: int) -> Iterator[Tensor
         elif name == "noise":
             yield (pool[:SHOWN] + 0.15 * step * noise).clamp(-1, 1)
         else:
-            yield pool[digits < (10, 8, 6, 4, 2, 1)[step]][:SHOWN]
+            yield pool[digits < (10, 8, 6, 4, 3, 2)[step]][:SHOWN]
 
 
 def blurred(x: Tensor, width: float) -> Tensor:
