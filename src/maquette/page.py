@@ -47,12 +47,13 @@ QUESTIONS = {  # words in the names of findings that answer it; the first that f
     "Fidelity": ("precision", "density", "KID", "Frechet", "nats", "accuracy", "kept"),
     "Diversity": ("recall", "coverage", "distinct", "variety"),
 }
+ARROW = {"higher": "↑", "lower": "↓", "near": "≈"}
 OTHER = "Other"
 SHOWN = ("Fidelity", "Diversity", "Copying", OTHER)  # their order on the page
 ROW = 48  # pixels a finding takes in the plot
 LEGEND = (
-    "Dot: the value. Bar: its 95% interval. Upright stroke: the floor. Each line has its own scale and includes zero; "
-    "what is better stands in the table."
+    "Dot: the value. Bar: its 95% interval. Upright stroke: the floor. Each line has its own scale and includes zero. "
+    "↑ higher is better, ↓ lower is better, ≈ near its floor is best."
 )
 
 
@@ -130,9 +131,9 @@ def _line(f: Finding, top: int) -> str:
     floor = [] if f.reference is None else [f.reference]
     numbers = [x for x in (0.0, f.low, f.value, f.high, *floor) if isfinite(x)]
     first, last = min(numbers), max(numbers)
-    across = {x: 1 + 98 * (x - first) / ((last - first) or 1.0) for x in numbers}
+    across = {x: 2 + 96 * (x - first) / ((last - first) or 1.0) for x in numbers}
     name, middle = escape(f"{f.name} ({f.space})"), top + 32
-    marks = [f'<line class="track" x1="1%" x2="99%" y1="{middle}" y2="{middle}"/>']
+    marks = [f'<line class="track" x1="2%" x2="98%" y1="{middle}" y2="{middle}"/>']
     if f.low in across and f.high in across:
         span = f'x1="{across[f.low]:.2f}%" x2="{across[f.high]:.2f}%"'
         marks.append(f'<line class="reach" {span} y1="{middle}" y2="{middle}"/>')
@@ -142,7 +143,7 @@ def _line(f: Finding, top: int) -> str:
         )
     if f.value in across:
         marks.append(f'<circle class="made" cx="{across[f.value]:.2f}%" cy="{middle}" r="4.5"/>')
-    texts = f'<text class="name" x="0" y="{top + 16}">{name}</text><text x="100%" y="{top + 16}" text-anchor="end">{number(f.value)}</text>'
+    texts = f'<text class="name" x="0" y="{top + 16}">{name}</text><text x="100%" y="{top + 16}" text-anchor="end">{number(f.value)} {ARROW[f.direction]}</text>'
     return f"<g><title>{escape(_told(f))}</title>{texts}{''.join(marks)}</g>"
 
 
