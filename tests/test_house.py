@@ -12,7 +12,20 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "maquette"
 FLOORS = [  # a file imports from lower floors only; within nets/, pretext/, scores/, tasks/ and verbs/ files may know each other
     ["errors", "muon", "splitting"],
-    ["alphabet", "arrays", "automaton", "cards", "cleaning", "condition", "files", "finding", "licences", "rhyme", "shingles", "texts"],
+    [
+        "alphabet",
+        "arrays",
+        "automaton",
+        "cards",
+        "cleaning",
+        "condition",
+        "files",
+        "finding",
+        "licences",
+        "rhyme",
+        "shingles",
+        "texts",
+    ],
     ["building", "duplicates", "expression", "guide", "neighbours", "ratings", "scores", "sheets", "sources", "space"],
     ["catalog", "ragged", "nets", "verse"],
     ["adapting", "piece", "loop", "page", "partners", "writing", "prose"],

@@ -128,7 +128,9 @@ def test_an_export_with_such_a_copy_needs_a_reason(tmp_path):
     run = SimpleNamespace(path=tmp_path)
     near = [{"train": 3, "source": "x.png", "licence": "CC-BY-ND-4.0"}]
     (tmp_path / "audit").mkdir()
-    (tmp_path / "audit" / "audit.json").write_text(json.dumps({"copies": [{"made": 7, "verdict": "copy", "nearest": near}]}))
+    (tmp_path / "audit" / "audit.json").write_text(
+        json.dumps({"copies": [{"made": 7, "verdict": "copy", "nearest": near}]})
+    )
     with pytest.raises(UsageError, match="allow-copies"):
         _copies(run, "")
     assert "exported all the same: I asked" in _copies(run, "I asked")

@@ -1,4 +1,4 @@
-"""Cards of corpora and models as the Hugging Face Hub reads them (Pushkarna 2022, "Data Cards"; Mitchell 2019, "Model Cards"). Nothing is invented."""
+"""Cards of corpora and models as Hugging Face reads them (Pushkarna 2022, "Data Cards"; Mitchell 2019, "Model Cards"). Nothing is invented."""
 
 from __future__ import annotations
 

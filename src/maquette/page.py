@@ -143,7 +143,8 @@ def _line(f: Finding, top: int) -> str:
         )
     if f.value in across:
         marks.append(f'<circle class="made" cx="{across[f.value]:.2f}%" cy="{middle}" r="4.5"/>')
-    texts = f'<text class="name" x="0" y="{top + 16}">{name}</text><text x="100%" y="{top + 16}" text-anchor="end">{number(f.value)} {ARROW[f.direction]}</text>'
+    value = f"{number(f.value)} {ARROW[f.direction]}"
+    texts = f'<text class="name" x="0" y="{top + 16}">{name}</text><text x="100%" y="{top + 16}" text-anchor="end">{value}</text>'
     return f"<g><title>{escape(_told(f))}</title>{texts}{''.join(marks)}</g>"
 
 

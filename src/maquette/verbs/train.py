@@ -236,7 +236,9 @@ def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, spec: DataSpec, 
                 f"{path} was trained on another corpus or another state of it; choose another folder with -o"
             )
         return run
-    about = {k: corpus.facts.get(k) for k in ("name", "fingerprint", "modality", "counts", "labels", "licences", "owners")}
+    about = {
+        k: corpus.facts.get(k) for k in ("name", "fingerprint", "modality", "counts", "labels", "licences", "owners")
+    }
     about["path"] = os.path.relpath(corpus.path, path)
     only_here(lambda: Run.create(path, recipe, {"spec": spec.to_json(), "corpus": about, **facts}))
     return Run.open(path)
