@@ -144,7 +144,8 @@ def test_a_run_becomes_a_folder_with_a_card(tmp_path: Path) -> None:
     config = json.loads((out / "config.json").read_text())
     assert config["eos_token_id"] is None and config["max_position_embeddings"] == 12
     card = (out / "README.md").read_text()
-    assert "# shore" in card and "70 train" in card and "CC0 (70)" in card
+    assert "# shore" in card and "70 train" in card and "70 CC0" in card
+    assert "not audited" in card and "`<start>` (number 6)" in card
 
 
 def test_bad_wishes_are_refused_in_words(tmp_path: Path) -> None:

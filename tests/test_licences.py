@@ -12,6 +12,7 @@ import pytest
 
 from maquette.errors import ContentError, RunError, SettingError, UnknownName, UsageError
 from maquette.licences import Terms, copies_in_the_way, normalised, of_text, opted_out, read_terms
+from maquette.verbs.doctor import report
 from maquette.verbs.export import _copies
 from maquette.verbs.prepare import prepare
 
@@ -62,6 +63,7 @@ def test_a_policy_keeps_out_what_it_forbids_and_says_why(pictures, tmp_path):
     corpus = prepare(pictures, tmp_path / "out", policy=tmp_path / "policy.toml")
     assert len(corpus) == 15 and corpus.facts["set_apart"] == {"CC-BY-NC-4.0": 1}
     assert "forbidden by the policy" in quarantined(corpus)["b/9.png"]
+    assert "set apart: 1 by the policy (CC-BY-NC-4.0 1)" in report(corpus)
 
 
 def test_a_licence_that_is_not_recognised_counts_as_unknown():
@@ -75,6 +77,7 @@ def test_an_opt_out_is_honoured_and_counted(pictures, tmp_path):
     corpus = prepare(pictures, tmp_path / "out", opt_out=tmp_path / "out.txt")
     assert len(corpus) == 15 and corpus.facts["opted_out"] == 1
     assert quarantined(corpus)["a/3.png"] == "it is on the opt-out list"
+    assert "opted out: 1, by the opt-out list" in report(corpus) and "set apart" not in report(corpus)
 
 
 def test_bad_lines_of_an_opt_out_list_are_named(tmp_path):
@@ -124,10 +127,13 @@ def test_a_copy_of_a_forbidding_licence_stands_in_the_way_and_an_unknown_one_is_
 def test_an_export_with_such_a_copy_needs_a_reason(tmp_path):
     run = SimpleNamespace(path=tmp_path)
     near = [{"train": 3, "source": "x.png", "licence": "CC-BY-ND-4.0"}]
-    (tmp_path / "audit.json").write_text(json.dumps({"copies": [{"made": 7, "verdict": "copy", "nearest": near}]}))
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "audit.json").write_text(
+        json.dumps({"copies": [{"made": 7, "verdict": "copy", "nearest": near}]})
+    )
     with pytest.raises(UsageError, match="allow-copies"):
         _copies(run, "")
     assert "exported all the same: I asked" in _copies(run, "I asked")
-    (tmp_path / "audit.json").write_text("{")
+    (tmp_path / "audit" / "audit.json").write_text("{")
     with pytest.raises(RunError, match="damaged"):
         _copies(run, "")

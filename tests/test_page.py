@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from maquette.page import Exhibit, Section, figures, page
+from maquette.finding import Finding
+from maquette.page import Exhibit, Section, figures, page, question, table
 
 BODY = figures([Exhibit(b"png", "a <b> & its nearest")], "pairs")
 PAGE = page("Audit of x", ["One.", "Two.", "Three."], "about", [Section("Copying", "lead", BODY)])
@@ -24,3 +25,44 @@ def test_the_page_has_rules_for_print_phone_and_dark():
 
 def test_every_picture_has_words_in_its_place_and_what_came_from_files_is_escaped():
     assert 'alt="a &lt;b&gt; &amp; its nearest"' in PAGE and "<b>" not in PAGE
+
+
+def finding(name: str = "precision", reference: float | None = 0.8, **values) -> Finding:
+    return Finding(
+        name,
+        "judge",
+        **{"value": 0.5, "low": 0.4, "high": 0.6} | values,
+        reference=reference,
+        n=9,
+        direction="higher",
+        sentence="so",
+    )
+
+
+def test_the_plot_has_a_bar_a_dot_and_a_floor_a_finding():
+    plot = table([finding(), finding("near copies"), finding("rhyme", reference=None)])
+    assert [plot.count(f'class="{mark}"') for mark in ("reach", "made", "floor")] == [3, 3, 2]
+    assert 'class="floor" x1="98.00%"' in plot and 'cx="62.00%"' in plot  # 0 lies at 2%, the floor 0.8 at 98%
+
+
+def test_the_plot_is_told_in_words_and_asks_nobody():
+    plot = page("x", [], "", [Section("All figures", "", table([finding("a <b>")]))])
+    assert (
+        'role="img"' in plot
+        and "<title>a &lt;b&gt; in judge 0.5, 0.4 to 0.6, floor 0.8, higher is better</title>" in plot
+    )
+    assert not re.search(r"https?:|//|url\(|<script", plot)
+
+
+def test_findings_are_grouped_by_question():
+    names = ("near copies", "nats a word of training", "nats a word", "KID", "coverage", "octave jumps")
+    assert [question(finding(n)) for n in names] == ["Copying", "Copying", "Fidelity", "Fidelity", "Diversity", "Other"]
+
+
+def test_what_is_no_number_is_not_drawn():
+    plot = table([finding(value=float("nan"), low=float("nan"), high=float("inf"))])
+    assert "nan%" not in plot and "inf%" not in plot and 'class="floor"' in plot
+
+
+def test_the_table_scrolls_in_its_own_box():
+    assert '<div class="scroll"><table>' in table([finding()]) and ".scroll { overflow-x: auto" in PAGE

@@ -49,8 +49,8 @@ class Trained:
     def audit(self, corpus: Corpus | str | Path | None = None, **options: Any) -> Any:
         return audit(self, corpus, **options)
 
-    def export(self, out: str | Path | None = None, *, to: str = "huggingface") -> Path:
-        return export(self, out, to=to)
+    def export(self, out: str | Path | None = None, *, to: str = "huggingface", allow_copies: str = "") -> Path:
+        return export(self, out, to=to, allow_copies=allow_copies)
 
 
 def prepare(
@@ -60,14 +60,18 @@ def prepare(
     modality: str = "auto",
     split: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
+    policy: str | Path | None = None,
+    opt_out: str | Path | None = None,
     **settings: Any,
 ) -> Corpus:
     """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`).
 
-    split: the shares of train, validation and test, drawn with seed.
+    split: the shares of train, validation and test, drawn with seed. policy: a TOML file whose [licences] says what may enter;
+    opt_out: a list of SHA-256 of files that may not.
     """
     place = Path(out) if out else None
-    return _prepare.prepare(Path(source), place, modality=modality, settings=settings, split=split, seed=seed)
+    options = {"modality": modality, "split": split, "seed": seed, "policy": policy, "opt_out": opt_out}
+    return _prepare.prepare(Path(source), place, settings=settings, **options)
 
 
 def train(
@@ -196,10 +200,15 @@ def compare(runs: Sequence[Trained | str | Path], corpus: Corpus | str | Path | 
     return _comparing.compare(opened, corpus, **options)
 
 
-def export(run: Trained | str | Path, out: str | Path | None = None, *, to: str = "huggingface") -> Path:
-    """The run in the layout of another library: a folder for `AutoModelForCausalLM.from_pretrained`."""
+def export(
+    run: Trained | str | Path, out: str | Path | None = None, *, to: str = "huggingface", allow_copies: str = ""
+) -> Path:
+    """The run in the layout of another library: a folder for `AutoModelForCausalLM.from_pretrained`.
+
+    allow_copies: why it may be handed on although the audit found copies whose licence forbids it.
+    """
     run = run if isinstance(run, Trained) else open_run(run)
-    return _export.export(run.run, out, to)
+    return _export.export(run.run, out, to, allow_copies)
 
 
 def create(

@@ -1,4 +1,4 @@
-"""The data card of a corpus: README.md as Hugging Face reads it (YAML front matter; Pushkarna 2022, "Data Cards"). Nothing is invented."""
+"""Cards of corpora and models as Hugging Face reads them (Pushkarna 2022, "Data Cards"; Mitchell 2019, "Model Cards"). Nothing is invented."""
 
 from __future__ import annotations
 
@@ -52,6 +52,66 @@ def data_card(facts: Mapping[str, Any]) -> str:
         "## What is not known\n\nWho chose the pieces, why, and whether the people in them agreed: unknown, unless it is said above.\n"
     )
     return front(head) + "\n" + "\n".join(parts)
+
+
+def model_card(
+    facts: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    audit: Mapping[str, Any] | None = None,
+    *,
+    rows: Mapping[str, str] | None = None,
+    head: Mapping[str, Any] | None = None,
+    use: str = "",
+) -> str:
+    """README.md of a run. facts: its corpus's; recipe: the settled one; audit: audit.json.
+
+    rows, head and use: what an export adds to the table, to the front matter, and as the section on use.
+    """
+    kind = (facts.get("modality") or {}).get("name", "unknown")
+    model, name = str(recipe.get("model") or "unknown"), _plain(facts.get("name") or "unknown")
+    top = {"license": "unknown", "tags": ["maquette", kind, *model.split("+")]} | dict(head or {})
+    table = {
+        "kind of content": kind,
+        "model": f"{_plain(model)}, size {_plain(recipe.get('size') or 'unknown')}",
+        "pieces it was made from": _counted(facts.get("counts")),
+        "their licences": _counted(facts.get("licences")),
+        "their owners": _several(facts.get("owners")),
+        "fingerprint of the corpus": f"`{facts.get('fingerprint') or 'unknown'}`",
+        "seed": str(recipe.get("seed", "unknown")),
+        "began from": _plain(recipe.get("start") or "nothing: random weights"),
+    } | dict(rows or {})
+    lines = "".join(f"| {key} | {value} |\n" for key, value in table.items())
+    parts = [f"# {name}\n\nA generative model made by Maquette from the collection below.\n\n| | |\n|---|---|\n{lines}"]
+    parts += [f"## Use\n\n{use}\n"] if use else []
+    parts.append(f"## How good, how varied, how new\n\n{_audited(audit)}")
+    return front(top) + "\n" + "\n".join([*parts, LIMITS])
+
+
+def _audited(audit: Mapping[str, Any] | None) -> str:
+    """The verdict and every figure beside its floor; or that nothing was measured."""
+    if not audit:
+        return "Unknown: this run was not audited (`maquette audit`), so no figures of quality or copying are stated.\n"
+    said = "".join(f"- {_plain(sentence)}\n" for sentence in audit.get("verdict") or [])
+    heads = "\n| figure | value | 95% interval | floor | pieces |\n|---|---|---|---|---|\n"
+    return said + heads + "".join(map(_figure, audit.get("findings") or []))
+
+
+def _figure(f: Mapping[str, Any]) -> str:
+    floor = "none" if f["reference"] is None else f"{f['reference']:.4g}"
+    return f"| {_plain(f['name'])} ({_plain(f['space'])}) | {f['value']:.4g} | {f['low']:.4g} to {f['high']:.4g} | {floor} | {f['n']:,} |\n"
+
+
+def _several(counts: Mapping[str, int] | None) -> str:
+    first = dict(list((counts or {}).items())[:SHOWN])
+    return _counted(first) + (f" and {len(counts) - SHOWN:,} more" if counts and len(counts) > SHOWN else "")
+
+
+LIMITS = """## What is not known
+
+A licence for the weights: unknown, until whoever hands them on names one. Whether the owners of the pieces agreed to training: unknown,
+unless their licences say it. Figures compare with held-out pieces of the same collection and say nothing of any other. The model may repeat
+pieces it was made from.
+"""
 
 
 def _plain(text: object) -> str:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from math import isfinite
 
 from torch import Tensor
 
@@ -26,6 +27,10 @@ table { border-collapse: collapse; width: 100%; } th { text-align: left; color: 
 td, th { padding: .4rem .6rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
 svg { width: 100%; height: auto; max-width: 40rem; } svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+svg.strip { display: block; max-width: 46rem; font-variant-numeric: tabular-nums; } svg.strip .name { fill: var(--ink); }
+svg.strip .track { stroke: var(--line); } svg.strip .reach { stroke: var(--made); stroke-width: 6; stroke-opacity: .4; stroke-linecap: round; }
+svg.strip .floor { stroke: var(--real); stroke-width: 2; } h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
+.scroll { overflow-x: auto; margin-top: 1.5rem; }
 svg .made { fill: var(--made); } svg .real { fill: var(--real); } svg line { stroke: var(--ink); }
 @media (max-width: 44rem) {
   thead { display: none; }
@@ -37,6 +42,19 @@ svg .made { fill: var(--made); } svg .real { fill: var(--real); } svg line { str
 """
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 BETTER = {"higher": "higher is better", "lower": "lower is better", "near": "near its floor is best"}
+QUESTIONS = {  # words in the names of findings that answer it; the first that fits
+    "Copying": ("copies", "copied", "distance to training", "of training"),
+    "Fidelity": ("precision", "density", "KID", "Frechet", "nats", "accuracy", "kept"),
+    "Diversity": ("recall", "coverage", "distinct", "variety"),
+}
+ARROW = {"higher": "↑", "lower": "↓", "near": "≈"}
+OTHER = "Other"
+SHOWN = ("Fidelity", "Diversity", "Copying", OTHER)  # their order on the page
+ROW = 48  # pixels a finding takes in the plot
+LEGEND = (
+    "Dot: the value. Bar: its 95% interval. Upright stroke: the floor. Each line has its own scale and includes zero. "
+    "↑ higher is better, ↓ lower is better, ≈ near its floor is best."
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +99,60 @@ def _figure(exhibit: Exhibit) -> str:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """One row a finding; at phone width each row becomes a card."""
+    """A strip plot of the findings, and beneath it one row a finding; at phone width each row becomes a card."""
     heads = "".join(f"<th>{h}</th>" for h in ("Figure", "Value", "95% interval", "Floor", "N", "In words"))
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(map(_row, findings))}</tbody></table>"
+    rows = "".join(map(_row, findings))
+    return (
+        strips(findings)
+        + f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def strips(findings: Sequence[Finding]) -> str:
+    """Each finding on a line of its own: a bar for the interval, a dot for the value, a stroke for the floor; grouped by question."""
+    groups = {title: [f for f in findings if question(f) == title] for title in SHOWN}
+    parts = "".join(f"<h3>{title}</h3>{_strip(title, rows)}" for title, rows in groups.items() if rows)
+    return f'<p class="soft">{LEGEND}</p>{parts}' if parts else ""
+
+
+def question(f: Finding) -> str:
+    """Which question a finding answers, by its name."""
+    return next((title for title, words in QUESTIONS.items() if any(w in f.name for w in words)), OTHER)
+
+
+def _strip(title: str, findings: Sequence[Finding]) -> str:
+    """One SVG, whose lengths across are shares of its width and whose type keeps its size on every screen."""
+    rows = "".join(_line(f, k * ROW) for k, f in enumerate(findings))
+    words = f"{title}: " + "; ".join(map(_told, findings))
+    return f'<svg class="strip" style="height:{len(findings) * ROW}px" role="img" aria-label="{escape(words)}">{rows}</svg>'
+
+
+def _line(f: Finding, top: int) -> str:
+    floor = [] if f.reference is None else [f.reference]
+    numbers = [x for x in (0.0, f.low, f.value, f.high, *floor) if isfinite(x)]
+    first, last = min(numbers), max(numbers)
+    across = {x: 2 + 96 * (x - first) / ((last - first) or 1.0) for x in numbers}
+    name, middle = escape(f"{f.name} ({f.space})"), top + 32
+    marks = [f'<line class="track" x1="2%" x2="98%" y1="{middle}" y2="{middle}"/>']
+    if f.low in across and f.high in across:
+        span = f'x1="{across[f.low]:.2f}%" x2="{across[f.high]:.2f}%"'
+        marks.append(f'<line class="reach" {span} y1="{middle}" y2="{middle}"/>')
+    for x in (x for x in floor if x in across):
+        marks.append(
+            f'<line class="floor" x1="{across[x]:.2f}%" x2="{across[x]:.2f}%" y1="{middle - 9}" y2="{middle + 9}"/>'
+        )
+    if f.value in across:
+        marks.append(f'<circle class="made" cx="{across[f.value]:.2f}%" cy="{middle}" r="4.5"/>')
+    value = f"{number(f.value)} {ARROW[f.direction]}"
+    texts = f'<text class="name" x="0" y="{top + 16}">{name}</text><text x="100%" y="{top + 16}" text-anchor="end">{value}</text>'
+    return f"<g><title>{escape(_told(f))}</title>{texts}{''.join(marks)}</g>"
+
+
+def _told(f: Finding) -> str:
+    floor = "no floor" if f.reference is None else f"floor {number(f.reference)}"
+    return (
+        f"{f.name} in {f.space} {number(f.value)}, {number(f.low)} to {number(f.high)}, {floor}, {BETTER[f.direction]}"
+    )
 
 
 def _row(f: Finding) -> str:

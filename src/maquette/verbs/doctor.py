@@ -33,10 +33,18 @@ def report(made: Corpus) -> str:
         f"steered by: {steering}",
         f"duplicates: {twins['exact']:,} exact copies left out; {twins['near']:,} near twins, kept on one side of the split",
         f"quarantined: {facts['quarantined']:,}{_why(made)}",
+        *_kept_out(facts),
         f"licences: {_listed(facts['licences'])}",
         f"fingerprint: {made.fingerprint}",
     ]
     return "\n".join(printable(line) for line in lines + [f"- {sentence}" for sentence in facts["advice"]])
+
+
+def _kept_out(facts: Mapping[str, Any]) -> list[str]:
+    """How many of the quarantined a policy or an opt-out list keeps out; nothing where there are none."""
+    said, apart = facts.get("opted_out", 0), facts.get("set_apart") or {}
+    lines = [f"opted out: {said:,}, by the opt-out list"] if said else []
+    return lines + ([f"set apart: {sum(apart.values()):,} by the policy ({_listed(apart)})"] if apart else [])
 
 
 def printable(text: str) -> str:

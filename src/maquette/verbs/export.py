@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maquette import catalog, files, licences
+from maquette import cards, catalog, files, licences
 from maquette.building import building
 from maquette.errors import RunError, SpaceError, UnknownName, UsageError
 from maquette.models.transformer import Transformer
 from maquette.run import Run
 
 START = "<start>"
+AUDIT = Path("audit", "audit.json")  # where `audit` writes, in the run's folder
 PART_OF_QWEN3 = re.compile(
     r"model\.layers\.\d+\.(input_layernorm|post_attention_layernorm|self_attn\.(q|k|v|o)_proj|self_attn\.(q|k)_norm"
     r"|mlp\.(gate|up|down)_proj)\.weight|model\.norm\.weight"
@@ -50,14 +51,11 @@ def export(run: Run, out: str | Path | None = None, to: str = "huggingface", all
 
 def _copies(run: Run, allowed: str) -> str:
     """What the card says of copies that the run's audit found. Raises UsageError where a licence forbids one and no reason is given."""
-    audit = run.path / "audit.json"
-    if not audit.is_file():
-        return ""
     try:
-        found = json.loads(audit.read_text(encoding="utf-8")).get("copies") or []
+        found = (audit_of(run) or {}).get("copies") or []
         forbidden, unsure = licences.copies_in_the_way(found)
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise RunError(f"{audit} is damaged; run `maquette audit {run.path}` again") from None
+    except (AttributeError, TypeError, KeyError):
+        raise _damaged(run) from None
     if forbidden and not allowed.strip():
         raise UsageError(
             f"the audit found {len(forbidden)} copies whose licence forbids handing them on: {'; '.join(forbidden[:3])}. "
@@ -189,62 +187,37 @@ def _vocabulary(tokenizer: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def card(run: Run, model: Transformer, text: bool) -> str:
-    """README.md: what it is, whence, how it is used, what it cannot."""
-    corpus, newest = run.facts["corpus"], run.newest(())
+    """README.md: what it is, whence, how it is used, what the audit found."""
+    newest = run.newest(())
     if newest is None:
         raise RunError(f"{run.path} has no checkpoint yet; train for a little longer")
-    numbers = sum(p.numel() for p in model.parameters())
-    counts = ", ".join(f"{n:,} {split}" for split, n in (corpus.get("counts") or {}).items())
-    licences = ", ".join(f"{name} ({n})" for name, n in (corpus.get("licences") or {}).items())
-    head = {"library_name": "transformers", "tags": ["maquette"]} | (
-        {"pipeline_tag": "text-generation"} if text else {}
-    )
-    front = "\n".join(f"{k}: {v if isinstance(v, str) else '[' + ', '.join(v) + ']'}" for k, v in head.items())
-    return CARD.format(
-        front=front,
-        name=corpus.get("name") or run.path.name,
-        numbers=f"{numbers:,}",
-        tokens=f"{model.vocabulary:,}",
-        length=f"{model.length:,}",
-        steps=f"{newest.facts['step']:,}",
-        counts=counts or "not stated",
-        licences=licences or "not stated in its metadata",
-        use=USE_TEXT if text else USE_TOKENS,
-        start=model.vocabulary,
-    )
+    rows = {
+        "stored as": "`Qwen3ForCausalLM` in float32",
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "steps of training": f"{newest.facts['step']:,}",
+        "tokens it knows": f"{model.vocabulary:,}, and `<start>` (number {model.vocabulary}), which stands before every piece",
+        "tokens it sees at once": f"{model.length:,}; nothing longer was trained",
+    }
+    head = {"library_name": "transformers"} | ({"pipeline_tag": "text-generation"} if text else {})
+    use = f"```python\n{USE_TEXT if text else USE_TOKENS}\n```\n\n{NEVER}"
+    return cards.model_card(run.facts["corpus"], run.recipe.model_dump(), audit_of(run), rows=rows, head=head, use=use)
 
 
-CARD = """---
-{front}
----
+def audit_of(run: Run) -> dict[str, Any] | None:
+    """What `audit` wrote into the run's folder; None where it did not run. Raises RunError where it is damaged."""
+    path = run.path / AUDIT
+    try:
+        return files.read_json(path) if path.is_file() else None
+    except ValueError:
+        raise _damaged(run) from None
 
-# {name}
 
-A small language model of {numbers} parameters, made by Maquette from one collection and from nothing else. Its weights are stored as
-`Qwen3ForCausalLM` in float32.
+def _damaged(run: Run) -> RunError:
+    return RunError(f"{run.path / AUDIT} is damaged; run `maquette audit {run.path}` again")
 
-| | |
-|---|---|
-| pieces it was made from | {counts} |
-| their licences | {licences} |
-| steps of training | {steps} |
-| tokens it knows | {tokens}, and `<start>` (number {start}), which stands before every piece |
-| tokens it sees at once | {length}; nothing longer was trained |
 
-## Use
-
-```python
-{use}
-```
-
-`<start>` is never to be written: `generation_config.json` says so to transformers. Programs that do not read that file draw it with the
-geometric mean of the other tokens' probabilities, which is small but not zero.
-
-## What it cannot
-
-It knows the collection and little else, follows no instructions, and may repeat what it has read word for word: `maquette audit` measures
-how often. No figures of quality are stated here, because none were handed over with the weights.
-"""
+NEVER = """`<start>` is never to be written: `generation_config.json` says so to transformers. Programs that do not read that file draw it with the
+geometric mean of the other tokens' probabilities, which is small but not zero."""
 USE_TEXT = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
