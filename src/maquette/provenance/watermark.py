@@ -12,10 +12,10 @@ GRID = 64  # a picture is brought to this side before it is asked, so that anoth
 SMALLEST = 64  # pixels of the shorter side
 PSNR = 38.2  # dB that embedding keeps
 NOISE = 255 / 10 ** (PSNR / 20)
-LIMIT = 3.0  # grey levels beyond which a difference counts no more
-WIDTH = 1.5  # of the surroundings, pixels of the grid
-ROUNDS = 4
-LOW, HIGH = 6, 24  # frequencies that carry it
+LIMIT = 1.5  # grey levels beyond which a difference counts no more
+WIDTH = 1.0  # of the surroundings, pixels of the grid
+ROUNDS = 6  # of giving again what clipping took
+LOW, HIGH = 6, 30  # frequencies that carry it
 
 
 def embed(content: np.ndarray, key: bytes) -> np.ndarray:
