@@ -1,4 +1,5 @@
-"""A keyed watermark of pictures by spread spectrum (Cox et al. 1997) in low frequencies of the cosine transform, on a grid of 64 x 64."""
+"""A keyed watermark of pictures by spread spectrum (Cox et al. 1997) in the cosine transform, on a grid of 64 x 64,
+strong where the picture is smooth; asked of the differences of pixels from their surroundings, limited so that edges do not decide."""
 
 from __future__ import annotations
 
