@@ -109,10 +109,30 @@ def test_the_watermark_survives_jpeg_and_half_size_and_another_key_sees_nothing(
     assert all(held)
 
 
+@pytest.mark.parametrize("ground", [255, 0, 128])
+def test_the_watermark_holds_on_a_flat_ground_behind_hard_edges(ground: int) -> None:
+    clean = np.full((128, 128, 3), ground, np.uint8)
+    clean[30:90, 30:100] = (250, 200, 20)
+    clean[45:60, 45:60] = (0, 0, 0)
+    marked = watermark.embed(clean, b"k" * 32)
+    assert 10 * np.log10(255**2 / ((marked.astype(float) - clean) ** 2).mean()) >= 38
+    with io.BytesIO() as stream:
+        PIL.Image.fromarray(marked).resize((64, 64)).save(stream, "JPEG", quality=75)
+        assert watermark.p_value(np.asarray(PIL.Image.open(stream)), b"k" * 32) < 1e-4
+    assert watermark.p_value(clean, b"k" * 32) > 1e-4
+
+
 def test_a_small_or_flat_picture_is_never_called_marked() -> None:
     small = scene(side=32)
     assert watermark.embed(small, b"k") is small
     assert watermark.p_value(np.full((128, 128, 3), 255, np.uint8), b"k") > 0.01
+
+
+@needs_credentials
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_what_the_signature_says_is_not_taken_for_a_label(tmp_path: Path, suffix: str) -> None:
+    found = inspect(written(tmp_path / f"a{suffix}", Marks(labels="off", sign=True)))
+    assert found.signature == "trusted" and found.labels == []
 
 
 @needs_credentials

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,45 @@ def label(path: Path, regime: str, facts: Mapping[str, Any]) -> list[str]:
 
 
 def labels_in(data: bytes) -> list[str]:
-    """The marks named in a file's bytes."""
-    found = ["eu"] if SOURCE.encode() in data else []
-    return found + (["cn"] if NAMESPACE.encode() in data or (data[:4] == b"RIFF" and b"AIGC" in data) else [])
+    """The marks in a file's own XMP packets (PNG, JPEG) or its chunk AIGC (WAV); what a signature says of the source is not counted."""
+    if data[:4] == b"RIFF":
+        return ["cn"] if any(name == b"AIGC" for name, _ in _riff_chunks(data)) else []
+    told = b"".join(_packets(data))
+    return [name for name, mark in (("eu", SOURCE), ("cn", NAMESPACE)) if mark.encode() in told]
+
+
+def _packets(data: bytes) -> Iterator[bytes]:
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        yield from (
+            body for name, body in _png_chunks(data) if name == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0")
+        )
+    elif data[:2] == b"\xff\xd8":
+        yield from (body for marker, body in _jpeg_segments(data) if marker == 0xE1 and body.startswith(XMP))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 8
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
+        at += size + 12
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Those before the picture's own data (marker DA)."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        yield data[at + 1], data[at + 4 : at + 2 + size]
+        at += 2 + max(size, 2)
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        yield data[at : at + 4], data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
 
 
 def aigc(facts: Mapping[str, Any]) -> str:

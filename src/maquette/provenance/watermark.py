@@ -1,7 +1,9 @@
-"""A keyed watermark of pictures by spread spectrum (Cox et al. 1997) in low frequencies of the cosine transform, on a grid of 64 x 64."""
+"""A keyed watermark of pictures by spread spectrum (Cox et al. 1997) in the cosine transform, on a grid of 64 x 64,
+strong where the picture is smooth; asked of the differences of pixels from their surroundings, limited so that edges do not decide."""
 
 from __future__ import annotations
 
+from functools import cache
 from math import erfc, sqrt
 
 import numpy as np
@@ -9,22 +11,39 @@ import PIL.Image
 
 GRID = 64  # a picture is brought to this side before it is asked, so that another size does not matter
 SMALLEST = 64  # pixels of the shorter side
-PSNR = 38.5  # dB that embedding keeps
-LOW, HIGH = 3, 22  # frequencies that carry it
+PSNR = 38.2  # dB that embedding keeps
+NOISE = 255 / 10 ** (PSNR / 20)
+LIMIT = 1.5  # grey levels beyond which a difference counts no more
+WIDTH = 1.0  # of the surroundings, pixels of the grid
+ROUNDS = 6  # of giving again what clipping took
+LOW, HIGH = 6, 30  # frequencies that carry it
 
 
 def embed(content: np.ndarray, key: bytes) -> np.ndarray:
-    """(H, W, C) uint8 -> the same with the mark; one whose shorter side is below 64 comes back as it is."""
-    height, width, channels = content.shape
+    """(H, W, C) uint8 -> the same with the mark; one whose shorter side is below 64 comes back as it is. The mark is strong where the
+    picture is smooth, and what clipping at black and white takes away is given again."""
+    height, width, _ = content.shape
     if min(height, width) < SMALLEST:
         return content
-    pattern = PIL.Image.fromarray(_spatial(key)).resize((width, height), PIL.Image.Resampling.BICUBIC)
-    mark = np.asarray(pattern)[..., None]
-    mark = mark / np.sqrt((mark**2).mean())
-    marked, colours = content.copy(), min(channels, 3) if channels != 2 else 1
-    strength = 255 / 10 ** (PSNR / 20)
-    marked[..., :colours] = np.clip(np.rint(content[..., :colours] + strength * mark), 0, 255)
+    room = 1 / (1 + (_residue(content) / LIMIT) ** 2)
+    mark = _enlarged(_spatial(key) * (0.1 + room), width, height)
+    mark = mark * NOISE / np.sqrt((mark**2).mean())
+    for _ in range(ROUNDS):
+        mark = mark * min(1.5, NOISE / max(_noise(content, mark), 1e-3))
+    while _noise(content, mark) > NOISE:
+        mark = mark * 0.98
+    return _clipped(content, mark)
+
+
+def _clipped(content: np.ndarray, mark: np.ndarray) -> np.ndarray:
+    marked, colours = content.copy(), _colours(content)
+    marked[..., :colours] = np.clip(np.rint(content[..., :colours] + mark), 0, 255)
     return marked
+
+
+def _noise(content: np.ndarray, mark: np.ndarray) -> float:
+    change = (_clipped(content, mark).astype(np.float32) - content)[..., : _colours(content)]
+    return float(np.sqrt((change**2).mean()))
 
 
 def p_value(content: np.ndarray, key: bytes) -> float:
@@ -41,19 +60,39 @@ def score(content: np.ndarray, key: bytes) -> float:
 
 
 def _weights(content: np.ndarray) -> np.ndarray:
-    """Whitened by frequency, then pressed together so that no single coefficient decides."""
-    grey = content[..., : 3 if content.shape[2] >= 3 else 1].astype(np.float32).mean(-1)
-    small = PIL.Image.fromarray(grey).resize((GRID, GRID), PIL.Image.Resampling.LANCZOS)
-    basis, band = _basis(), _band()
-    found = (basis @ np.asarray(small, np.float64) @ basis.T)[band]
-    found = found * np.hypot(*np.nonzero(band))
+    """Of what differs from its surroundings, limited so that edges do not decide, then pressed together so that no coefficient does."""
+    residue = _residue(content)
+    found = (_basis() @ (residue / (1 + np.abs(residue) / LIMIT)) @ _basis().T)[_band()]
     return found / (np.abs(found) + np.median(np.abs(found)) + 1e-9)
+
+
+def _residue(content: np.ndarray) -> np.ndarray:
+    """On the grid: each pixel less the mean of its surroundings."""
+    grey = content[..., : _colours(content)].astype(np.float32).mean(-1)
+    small = np.asarray(PIL.Image.fromarray(grey).resize((GRID, GRID), PIL.Image.Resampling.LANCZOS), np.float64)
+    return small - _blur() @ small @ _blur().T
+
+
+@cache
+def _blur() -> np.ndarray:
+    near = np.subtract.outer(np.arange(GRID), np.arange(GRID))
+    weights = np.exp(-0.5 * (near / WIDTH) ** 2)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _colours(content: np.ndarray) -> int:
+    return 3 if content.shape[2] >= 3 else 1
+
+
+def _enlarged(pattern: np.ndarray, width: int, height: int) -> np.ndarray:
+    image = PIL.Image.fromarray(pattern.astype(np.float32))
+    return np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC))[..., None]
 
 
 def _spatial(key: bytes) -> np.ndarray:
     table, basis = np.zeros((GRID, GRID)), _basis()
     table[_band()] = _signs(key)
-    return (basis.T @ table @ basis).astype(np.float32)
+    return basis.T @ table @ basis
 
 
 def _signs(key: bytes) -> np.ndarray:
@@ -61,11 +100,13 @@ def _signs(key: bytes) -> np.ndarray:
     return np.random.default_rng(seed).choice([-1.0, 1.0], int(_band().sum()))
 
 
+@cache
 def _band() -> np.ndarray:
     radius = np.hypot(*np.mgrid[:GRID, :GRID])
     return (radius >= LOW) & (radius < HIGH)
 
 
+@cache
 def _basis() -> np.ndarray:
     """The orthonormal cosine transform (GRID, GRID)."""
     k, n = np.mgrid[:GRID, :GRID]
