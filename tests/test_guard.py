@@ -81,3 +81,11 @@ def test_gates_are_written_into_the_audit(tmp_path: Path) -> None:
     policy = make({"gates": [{"finding": "precision", "at_least": 0.8}]})
     assert not gated(policy, [f], tmp_path, lambda _: None)
     assert json.loads((tmp_path / "audit.json").read_text())["gates"][0]["passed"] is False
+
+
+def test_a_phrase_is_found_whatever_separates_its_words():
+    terms = Terms("mild", ["zonk the blarg", "zonk  quickly"])
+    for text in ("Zonk the blarg", "z0nk, THE -- bl4rg!", "go zonk\nquickly now"):
+        assert len(terms.find(text)) == 1, text
+    assert terms.find("zonk that blarg; zonk, then quickly") == []
+    assert terms.find("do zonk the blarg.")[0].span == (3, 17)

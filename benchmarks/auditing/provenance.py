@@ -42,7 +42,7 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
     chance = np.random.default_rng(seeds[0])
     with tempfile.TemporaryDirectory() as place:
         os.environ["MAQUETTE_KEYS"] = f"{place}/keys"
-        return flips(Path(place), chance) | signing(Path(place), chance) | marks(chance)
+        return flips(Path(place), chance) | signing(Path(place), chance)
 
 
 def pieces(chance: np.random.Generator) -> dict[str, Piece]:

@@ -25,14 +25,16 @@ class Hit:
 
 
 class Terms:
-    """A list of single words; the terms of scripts without spaces are found anywhere."""
+    """A list of words and phrases; the terms of scripts without spaces are found anywhere."""
 
     def __init__(self, name: str, words: Iterable[str], allow: Iterable[str] = ()):
         plain = {fold(w).text.strip() for w in words} - {""}
         self.name = name
         self.allow = {fold(w).text for w in allow}
         self.inside = {w for w in plain if UNSPACED.search(w)}
-        self.words = plain - self.inside
+        self.phrases = {" ".join(w.split()) for w in plain - self.inside if len(w.split()) > 1}
+        self.lengths = sorted({len(w.split()) for w in self.phrases})
+        self.words = plain - self.inside - self.phrases
         self.anywhere = re.compile("|".join(map(re.escape, sorted(self.inside)))) if self.inside else None
 
     def find(self, text: str) -> list[Hit]:
@@ -47,8 +49,18 @@ class Terms:
             known = {w: term for w in set(pattern.findall(text)) if (term := self._term(w))}
             if known:
                 yield from ((known[m[0]], *m.span()) for m in pattern.finditer(text) if m[0] in known)
+        yield from self._in_order(text)
         if self.anywhere:
             yield from ((m[0], *m.span()) for m in self.anywhere.finditer(text))
+
+    def _in_order(self, text: str) -> Iterator[tuple[str, int, int]]:
+        """Phrases, whatever stands between their words but other words."""
+        found = list(WORD.finditer(text)) if self.phrases else []
+        words = [m[0] if m[0].isalpha() else m[0].rstrip("!").translate(LEET) for m in found]
+        for length in self.lengths:
+            for i in range(len(words) - length + 1):
+                if (phrase := " ".join(words[i : i + length])) in self.phrases and phrase not in self.allow:
+                    yield phrase, found[i].start(), found[i + length - 1].end()
 
     def _term(self, word: str) -> str | None:
         joined = re.sub(r"[ ._*-]", "", word)
