@@ -45,11 +45,12 @@ def images() -> str:
 
 
 def flat(name: str, part: str = "") -> Callable[[], str]:
-    """Every figure of a file, or of one part of it, one a row."""
+    """Every figure of a file, or of one part of it, or those whose names begin with `part`, one a row."""
 
     def table() -> str:
         figures = result(name)["figures"]
-        return markdown(["figure", "value"], list(_rows(figures.get(part, {}) if part else figures))) + source(name)
+        chosen = figures.get(part) or {k: v for k, v in figures.items() if k.startswith(part)}
+        return markdown(["figure", "value"], list(_rows(chosen))) + source(name)
 
     return table
 
