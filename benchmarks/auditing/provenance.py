@@ -23,6 +23,7 @@ import PIL.Image
 from results import data
 
 from maquette import files
+from maquette.errors import Unreadable
 from maquette.modalities.image import Image
 from maquette.modalities.music import Music
 from maquette.modalities.text import Text
@@ -62,9 +63,9 @@ def flips(place: Path, chance: np.random.Generator) -> dict[str, Any]:
         Marks(labels="both").finish(paths, FACTS)
         untouched[suffix] = sum(inspect(paths[k % 20]).untouched for k in range(FLIPS)) / FLIPS
         seen = [_flipped(first, int(bit)) for bit in chance.integers(0, 8 * first.stat().st_size, FLIPS)]
-        found[suffix] = sum(not s.untouched for s in seen) / FLIPS
+        found[suffix] = sum(s is None or not s.untouched for s in seen) / FLIPS
         if credentials.carries(first):
-            signed[suffix] = sum(s.signature not in ("trusted", "unknown") for s in seen) / FLIPS
+            signed[suffix] = sum(s is None or s.signature not in ("trusted", "unknown") for s in seen) / FLIPS
     worst = {"flips_found": min(found.values()), "untouched_valid": min(untouched.values())}
     return worst | {"flips_found_by_signature_alone": signed, "formats": sorted(found), "flips": FLIPS}
 
@@ -74,9 +75,12 @@ def _flipped(path: Path, bit: int) -> Any:
     changed = bytearray(whole)
     changed[bit // 8] ^= 1 << bit % 8
     path.write_bytes(changed)
-    seen = inspect(path)
-    path.write_bytes(whole)
-    return seen
+    try:
+        return inspect(path)
+    except Unreadable:  # refused in words, which is found too
+        return None
+    finally:
+        path.write_bytes(whole)
 
 
 def signing(place: Path, chance: np.random.Generator) -> dict[str, Any]:
