@@ -12,28 +12,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import argparse
-import importlib
-from pathlib import Path
-
-from results import update
-
-PARTS = sorted(p.stem for p in (Path(__file__).parent / "auditing").glob("[a-z]*.py"))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--dry", action="store_true", help="print and do not write")
-    args = parser.parse_args()
-    for part in args.only:
-        figures = importlib.import_module(f"auditing.{part}").measure(args.seeds)
-        if args.dry:
-            print(figures)
-        else:
-            update("audit", {**figures, "seeds": args.seeds}, args.seeds[0])
-
+from parts import main
 
 if __name__ == "__main__":
-    main()
+    main("audit", "auditing", __doc__.splitlines()[0])

@@ -15,7 +15,7 @@ from maquette import files
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from data import data  # where real data lies: one function for tests and benchmarks
 
-__all__ = ["data", "machine", "spread", "update"]
+__all__ = ["command", "data", "machine", "spread", "today", "update"]
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -24,14 +24,23 @@ def update(name: str, figures: Mapping[str, Any], seed: int) -> Path:
     path = FOLDER / f"{name}.json"
     before = files.read_json(path)["figures"] if path.is_file() else {}
     found = {
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(without_machine, sys.argv[1:])]),
+        "command": command(),
         "seed": seed,
         "machine": machine(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "date": today(),
         "figures": _merged(before, figures),
     }
     print(f"{path.name}: {dict(figures)}")
     return files.write_json(path, found)
+
+
+def command() -> str:
+    """What was typed."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(without_machine, sys.argv[1:])])
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def without_machine(word: str) -> str:

@@ -29,8 +29,14 @@ def markdown(head: list[str], rows: list[list[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
-def source(name: str) -> str:
+def source(name: str, part: str = "") -> str:
+    """What was typed where; of a benchmark in parts, the command of each part that is known, or of one."""
     found = result(name)
+    runs = found["figures"].get("runs", {})
+    chosen = {part: runs[part]} if part in runs else runs
+    told = "; ".join(f"{k}: `{r['command']}`, {r['date']}" for k, r in chosen.items())
+    if told:
+        return f"\n{told}; {found['machine']['cpu']}, {found['machine']['cores']} cores.\n"
     return f"\n`{found['command']}`, seed {found['seed']}, {found['machine']['cpu']}, {found['machine']['cores']} cores, {found['date']}.\n"
 
 
@@ -49,8 +55,8 @@ def flat(name: str, part: str = "") -> Callable[[], str]:
 
     def table() -> str:
         figures = result(name)["figures"]
-        chosen = figures.get(part) or {k: v for k, v in figures.items() if k.startswith(part)}
-        return markdown(["figure", "value"], list(_rows(chosen))) + source(name)
+        named = {k: v for k, v in figures.items() if k.startswith(part) and k != "runs"}
+        return markdown(["figure", "value"], list(_rows(figures.get(part) or named))) + source(name, part)
 
     return table
 

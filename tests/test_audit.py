@@ -19,7 +19,7 @@ from maquette.features import Judge, Pixels, Task, judge_of, posed, steps, task,
 from maquette.page import number
 from maquette.recipe import make_recipe
 from maquette.space import Batch, DataSpec, Space
-from maquette.verbs.audit import as_written, assess, audit, copies, write
+from maquette.verbs.audit import as_written, assess, audit, write
 from maquette.verbs.train import train
 from maquette.writing import CorpusWriter
 
@@ -265,15 +265,15 @@ def test_an_audit_against_another_corpus_is_refused(corpus: Corpus, toy: Corpus,
 def test_planted_copies_are_told_with_the_piece_they_copy(tmp_path: Path) -> None:
     large = corpus_from(tmp_path / "large", stripes(600, (1, 12, 12)))
     known = judge_of(large, work=WORK)
-    planted, others = large.tensor("train").x[:5], large.tensor("validation").x[:60]
-    found = copies(assess(torch.cat([planted, others]), large, judge=known), large)
+    planted, others = large.tensor("train").x[:20], large.tensor("validation").x[:60]
+    found = assess(torch.cat([planted, others]), large, judge=known).copies
     told = {row["made"]: row for row in found["copies"] if row["verdict"] == "copy"}
-    assert set(told) == set(range(5)) and found["copied"]["copy"] == 5
+    assert set(told) == set(range(20)) and found["copied"]["copy"] == 20
     assert all(told[k]["nearest"][0]["source"] == f"{k}.png" and told[k]["p"] <= 0.01 for k in told)
 
 
 def test_no_verdict_is_given_on_few_held_out_pieces(toy: Corpus, judge) -> None:
-    found = copies(assess(toy.tensor("train").x[:20], toy, judge=judge), toy)
+    found = assess(toy.tensor("train").x[:20], toy, judge=judge).copies
     assert found["copies"] == [] and "at least 99 held-out" in found["copies_untold"]
 
 

@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 
 from maquette.errors import ContentError, RunError, SettingError, UnknownName, UsageError
-from maquette.licences import Terms, copies_in_the_way, normalised, of_text, opted_out, read_terms
+from maquette.guard.policy import load
+from maquette.licences import Terms, copies_in_the_way, normalised, of_text, opted_out
 from maquette.verbs.doctor import report
 from maquette.verbs.export import _copies
 from maquette.verbs.prepare import prepare
@@ -89,10 +90,10 @@ def test_bad_lines_of_an_opt_out_list_are_named(tmp_path):
 def test_a_typo_in_a_policy_is_answered_by_the_nearest_key(tmp_path):
     (tmp_path / "p.toml").write_text('[licences]\nforbidd = ["MIT"]\n')
     with pytest.raises(UnknownName, match="did you mean forbid"):
-        read_terms(tmp_path / "p.toml")
+        load(tmp_path / "p.toml")
     (tmp_path / "p.toml").write_text('[licences]\nforbid = "MIT"\n')
     with pytest.raises(SettingError, match="list of texts"):
-        read_terms(tmp_path / "p.toml")
+        load(tmp_path / "p.toml")
 
 
 def test_a_licence_that_is_no_text_puts_its_piece_into_quarantine(pictures, tmp_path):

@@ -378,6 +378,26 @@ def export(
 
 
 @app.command()
+def verify(paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="files that Maquette wrote")]) -> None:
+    """Who made a file, with what, and is it untouched; exit status 1 where that is not shown."""
+    from maquette.verbs.verify import verify as verb
+    from maquette.verbs.verify import words
+
+    good = True
+    for path in paths:
+        try:
+            found = verb(path)
+        except MaquetteError as error:
+            typer.secho(f"maquette: {error}", err=True)
+            good = False
+            continue
+        typer.echo(words(found))
+        good = good and found.untouched
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def show(
     what: Annotated[
         str | None, typer.Argument(help="a name, a corpus, a run, a recipe or a piece; nothing: all names")
@@ -440,26 +460,6 @@ def _follow(progress: Any, corpus: Any, out: Path) -> bool:
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
     return finished
-
-
-@app.command()
-def verify(paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="files that Maquette wrote")]) -> None:
-    """Who made a file, with what, and is it untouched; exit status 1 where that is not shown."""
-    from maquette.verbs.verify import verify as verb
-    from maquette.verbs.verify import words
-
-    good = True
-    for path in paths:
-        try:
-            found = verb(path)
-        except MaquetteError as error:
-            typer.secho(f"maquette: {error}", err=True)
-            good = False
-            continue
-        typer.echo(words(found))
-        good = good and found.untouched
-    if not good:
-        raise typer.Exit(1)
 
 
 def _make(

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import exp, lgamma, log, sqrt
+from math import sqrt
 from typing import Literal
 
 import numpy as np
 
 from maquette.errors import CorpusError, SettingError
+from maquette.finding import at_most
 
 LEVEL = 0.01  # of the p-value from which a piece is close
 FEWEST = 99  # held-out pieces with fewer of which no p-value can be that small
@@ -84,8 +85,8 @@ def exact_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     if not 0 <= k <= n or n < 1:
         raise SettingError(f"k of n with 0 <= k <= n and n >= 1 is needed; {k} of {n} came")
     tail = (1 - level) / 2
-    low = 0.0 if k == 0 else _root(lambda p: _at_most(k - 1, n, p) > 1 - tail)
-    return low, 1.0 if k == n else _root(lambda p: _at_most(k, n, p) > tail)
+    low = 0.0 if k == 0 else _root(lambda p: at_most(k - 1, n, p) > 1 - tail)
+    return low, 1.0 if k == n else _root(lambda p: at_most(k, n, p) > tail)
 
 
 def _root(below: Callable[[float], bool]) -> float:
@@ -94,11 +95,6 @@ def _root(below: Callable[[float], bool]) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if below(middle) else (low, middle)
     return (low + high) / 2
-
-
-def _at_most(k: int, n: int, p: float) -> float:
-    ways = (lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log(1 - p) for i in range(k + 1))
-    return sum(exp(w) for w in ways)
 
 
 def c_t(made: np.ndarray, held: np.ndarray) -> float:

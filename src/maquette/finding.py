@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, lgamma, log
 from typing import Literal
 
 import numpy as np
@@ -86,3 +87,18 @@ def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """
     middle, reach = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     return max(0.0, (middle - reach) / (1 + z * z / n)), min(1.0, (middle + reach) / (1 + z * z / n))
+
+
+def at_most(count: int, n: int, share: float) -> float:
+    """The chance of `count` or fewer of n, each with probability `share`.
+
+    >>> round(at_most(1, 4, 0.5), 4)
+    0.3125
+    """
+    if not 0 < share < 1:
+        return 1.0 if share <= 0 or count >= n else 0.0
+    whole = lgamma(n + 1)
+    terms = (
+        whole - lgamma(i + 1) - lgamma(n - i + 1) + i * log(share) + (n - i) * log(1 - share) for i in range(count + 1)
+    )
+    return min(1.0, sum(exp(t) for t in terms))

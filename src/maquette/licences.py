@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from maquette.errors import ContentError, SettingError, UnknownName
+from maquette.errors import ContentError
 
-KEYS = ("allow", "forbid", "set_apart")
 LICENCE, OWNER = ("license", "licence"), ("owner", "author", "artist")
 FOLDER_FILES = ("license", "licence", "license.txt", "licence.txt", "license.md", "licence.md", "source.md")
 UNKNOWN = "unknown"
@@ -136,32 +134,6 @@ class Terms:
 
 def _matches(names: Iterable[str], patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(n.lower(), p.lower()) for n in names for p in patterns)
-
-
-def terms(section: Mapping[str, Any]) -> Terms:
-    """The section `[licences]` of a policy. Raises UnknownName for a typo, SettingError for a wrong type."""
-    for key, value in section.items():
-        if key not in KEYS:
-            raise UnknownName("key of [licences]", key, KEYS)
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise SettingError(
-                f'{key} in [licences] should be a list of texts such as ["CC0-1.0", "CC-BY-*"]; it is {value!r}'
-            )
-    return Terms(**{k: tuple(v) for k, v in section.items()})
-
-
-def read_terms(path: Path) -> Terms:
-    """The terms of a policy file; its other sections are for others."""
-    try:
-        whole = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"the policy {path} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise SettingError(f"the policy {path} is not TOML ({error})") from None
-    section = whole.get("licences", {})
-    if not isinstance(section, dict):
-        raise SettingError(f"licences in {path} should be a section [licences]; it is {section!r}")
-    return terms(section)
 
 
 def opted_out(path: Path) -> frozenset[str]:

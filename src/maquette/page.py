@@ -43,9 +43,9 @@ svg .made { fill: var(--made); } svg .real { fill: var(--real); } svg line { str
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 BETTER = {"higher": "higher is better", "lower": "lower is better", "near": "near its floor is best"}
 QUESTIONS = {  # words in the names of findings that answer it; the first that fits
-    "Copying": ("copies", "copied", "distance to training", "of training"),
+    "Copying": ("copies", "copied", "C_T", "distance to training", "of training"),
     "Fidelity": ("precision", "density", "KID", "Frechet", "nats", "accuracy", "kept"),
-    "Diversity": ("recall", "coverage", "distinct", "variety"),
+    "Diversity": ("recall", "coverage", "Vendi", "lost kinds", "distinct", "variety"),
 }
 ARROW = {"higher": "↑", "lower": "↓", "near": "≈"}
 OTHER = "Other"

@@ -1,14 +1,16 @@
-"""A policy file (TOML): lists of terms, personal data, licences, labels and the gates of an audit; strict, so that a typo is an error."""
+"""A policy file (TOML): lists of terms, personal data, licences and the gates of an audit; strict, so that a typo is an error."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from maquette import licences
 from maquette.errors import SettingError, UnknownName, UsageError
 from maquette.finding import Finding
 from maquette.guard import personal
@@ -24,6 +26,10 @@ class WordList(Table):
     words: tuple[str, ...]
     allow: tuple[str, ...] = ()
 
+    @cached_property
+    def terms(self) -> Terms:
+        return Terms(self.name, self.words, self.allow)
+
 
 class Personal(Table):
     email: bool = False
@@ -37,6 +43,10 @@ class Licences(Table):
     allow: tuple[str, ...] = ()
     forbid: tuple[str, ...] = ()
     set_apart: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> licences.Terms:
+        return licences.Terms(**self.model_dump())
 
 
 class Gate(Table):
@@ -70,13 +80,12 @@ class Policy(Table):
     lists: tuple[WordList, ...] = ()
     personal: Personal = Personal()
     licences: Licences = Licences()
-    labels: Literal["eu", "cn", "both", "off"] = "off"
     gates: tuple[Gate, ...] = ()
 
     def check(self, text: str) -> list[Hit]:
         """Everything in the text that a rule names; nothing is changed."""
         kinds = tuple(k for k, on in self.personal.model_dump().items() if on)
-        listed = [h for one in self.lists for h in Terms(one.name, one.words, one.allow).find(text)]
+        listed = [h for one in self.lists for h in one.terms.find(text)]
         return listed + personal.find(text, kinds)
 
 
@@ -108,4 +117,8 @@ def _in_words(error: ValidationError) -> UsageError:
         tables = {"lists": WordList, "personal": Personal, "licences": Licences, "gates": Gate}
         kind = tables.get(str(first["loc"][0]), Policy) if len(first["loc"]) > 1 else Policy
         return UnknownName("key of the policy", str(first["loc"][-1]), kind.model_fields)
+    if first["type"] == "tuple_type":
+        return SettingError(
+            f'{where} of the policy should be a list of texts such as ["CC0-1.0", "CC-BY-*"]; {first["input"]!r} came'
+        )
     return SettingError(f"{where} of the policy: {first['msg']}; {first['input']!r} came")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import exp, lgamma, log
-
 import torch
 from torch import Tensor
 
-from maquette.finding import Finding, Material, interval, resamples
+from maquette.finding import Finding, Material, at_most, interval, resamples
 from maquette.neighbours import squared
+from maquette.nets.density import lloyd
 
 MOST = 20  # kinds
 MEMBERS = 25  # real pieces to a kind, on average, at least
@@ -24,32 +23,12 @@ def centres(x: Tensor, k: int, seed: int) -> Tensor:
     while len(found) < k:
         away = squared(x, found).min(1).values + 1e-12
         found = torch.cat([found, x[torch.multinomial(away, 1, generator=chance)]])
-    for _ in range(ROUNDS):
-        member = assigned(x, found)
-        counts = member.bincount(minlength=k).clamp_min(1)[:, None]
-        moved = torch.zeros_like(found).index_add_(0, member, x) / counts
-        found = torch.where(member.bincount(minlength=k)[:, None] > 0, moved, found)
-    return found
+    return lloyd(x, found, ROUNDS)[0]
 
 
 def assigned(x: Tensor, middle: Tensor) -> Tensor:
     """(N, D), (k, D) -> (N,): the nearest centre of each row."""
     return torch.cat([squared(block, middle).argmin(1) for block in x.split(4096)])
-
-
-def at_most(count: int, n: int, share: float) -> float:
-    """The chance of `count` or fewer of n, each with probability `share`.
-
-    >>> round(at_most(1, 4, 0.5), 4)
-    0.3125
-    """
-    if not 0 < share < 1:
-        return 1.0 if share <= 0 or count >= n else 0.0
-    whole = lgamma(n + 1)
-    terms = (
-        whole - lgamma(i + 1) - lgamma(n - i + 1) + i * log(share) + (n - i) * log(1 - share) for i in range(count + 1)
-    )
-    return min(1.0, sum(exp(t) for t in terms))
 
 
 def lost(counts: Tensor, shares: Tensor) -> Tensor:

@@ -58,13 +58,17 @@ def maximise(z: Tensor, share: Tensor, group: Tensor, groups: int) -> Gaussians:
 
 def kmeans(z: Tensor, count: int, chance: torch.Generator, rounds: int = 8) -> Tensor:
     """z (N, D) -> one-hot shares (N, count) of Lloyd's algorithm, a start for `em`."""
-    centres = z[torch.randperm(len(z), generator=chance)[:count]]
+    return lloyd(z, z[torch.randperm(len(z), generator=chance)[:count]], rounds)[1]
+
+
+def lloyd(z: Tensor, centres: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    """z (N, D), centres (K, D) to begin with -> centres (K, D) after k-means (Lloyd 1957), one-hot shares (N, K) of the last round."""
     for _ in range(rounds):
         nearest = torch.cdist(z, centres).argmin(1)
-        share = nn.functional.one_hot(nearest, count).to(z.dtype)
+        share = nn.functional.one_hot(nearest, len(centres)).to(z.dtype)
         mass = share.sum(0)[:, None]
         centres = torch.where(mass > 0, share.T @ z / mass.clamp_min(1), centres)
-    return share
+    return centres, share
 
 
 def em(z: Tensor, group: Tensor, groups: int, count: int, rounds: int = 30) -> Gaussians:

@@ -39,7 +39,7 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Raises Unreadable for what is no file, too large, of no known format, or no picture though it is named so."""
+    """Raises Unreadable for what is no file, too large or of no known format. A picture that cannot be decoded is told by its signature."""
     path = Path(path)
     _check(path)
     content = _pixels(path) if path.suffix.lower() in PICTURES else None

@@ -6,7 +6,7 @@ import importlib
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ class Evidence:
     pairs: tuple[Pair, ...]
     distances: dict[str, tuple[Tensor, Tensor]]  # space -> (generated_to_train, test_to_train)
     judge: Known | Lent
-    features: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # space -> (generated, test without twins)
+    features: dict[str, tuple[Tensor, Tensor]]  # space -> (generated, test without twins)
+    copies: dict[str, Any]  # verdicts, as they stand in audit.json
 
     def find(self, name: str, space: str = "judge") -> Finding:
         return next(f for f in self.findings if (f.name, f.space) == (name, space))
@@ -226,7 +227,8 @@ def assess(
             f"fewer than {FEWEST} generated or {FEWEST} different held-out {noun}: nothing was measured against them"
         )
     pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
-    return Evidence(tuple(found), verdict(found, pairs, noun, held), tuple(notes), pairs, distances, known, features)
+    said, told = verdict(found, pairs, noun, held), copies(pairs, distances, corpus)
+    return Evidence(tuple(found), said, tuple(notes), pairs, distances, known, features, told)
 
 
 @torch.inference_mode()
@@ -384,35 +386,37 @@ def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[s
         "notes": list(evidence.notes),
         "findings": [asdict(f) for f in evidence.findings],
         "closest": [{k: v for k, v in asdict(p).items() if v == v} for p in evidence.pairs[:PAIRS]],
-        **copies(evidence, corpus),
+        **evidence.copies,
     }
 
 
-def copies(evidence: Evidence, corpus: Corpus) -> dict[str, Any]:
-    """The verdict on each of the closest pieces with its training piece, and how many of all are copies; or why there is none."""
-    made, held = ({s: d[k].numpy() for s, d in evidence.distances.items()} for k in (0, 1))
+def copies(pairs: Sequence[Pair], distances: dict[str, tuple[Tensor, Tensor]], corpus: Corpus) -> dict[str, Any]:
+    """The verdict on every copy, and on others up to `PAIRS`, each with its training piece; how many of all are copies. Or why there
+    is no verdict."""
+    made, held = ({s: d[k].numpy() for s, d in distances.items()} for k in (0, 1))
     try:
         found = judged(made, held)
     except CorpusError as e:
         return {"copies": [], "copies_untold": str(e)}
     count = {word: sum(v.verdict == word for v in found) for word in ("new", "close", "copy")}
     low, high = exact_interval(count["copy"], len(found))
+    ordered = sorted(pairs, key=lambda p: (found[p.made].verdict != "copy", found[p.made].p))
     rows = [
-        {"made": p.made, **asdict(found[p.made]), "nearest": [_owned(evidence, p, corpus)]}
-        for p in evidence.pairs[:PAIRS]
+        {"made": p.made, **asdict(found[p.made]), "nearest": [_owned(distances, p, corpus)]}
+        for p in ordered[: max(PAIRS, count["copy"])]
     ]
     return {"copies": rows, "copied": {**count, "n": len(found), "low": low, "high": high}}
 
 
-def _owned(evidence: Evidence, pair: Pair, corpus: Corpus) -> dict[str, Any]:
+def _owned(distances: dict[str, tuple[Tensor, Tensor]], pair: Pair, corpus: Corpus) -> dict[str, Any]:
     """The training piece of a pair: its distance, and of source, licence and owner what the corpus knows."""
     facts = corpus.facts_of(pair.train)
     known = {
         "source": facts.get("source"),
-        "licence": facts.get("licence", facts.get("license")),
+        "licence": facts.get("license"),
         "owner": facts.get("owner"),
     }
-    distance = float(evidence.distances[pair.space][0][pair.made])
+    distance = float(distances[pair.space][0][pair.made])
     return {"train": pair.train, "space": pair.space, "distance": distance, **{k: v for k, v in known.items() if v}}
 
 
@@ -453,12 +457,12 @@ def _pairs(
         )
         for p in evidence.pairs[:PAIRS]
     ]
-    lead = f"Left: generated. Right: the training piece nearest to it. The nearest of {len(evidence.pairs):,} pairs. {_told(evidence, corpus)}"
+    lead = f"Left: generated. Right: the training piece nearest to it. The nearest of {len(evidence.pairs):,} pairs. {_told(evidence.copies)}"
     return Section("Closest pairs", lead, figures(exhibits, "pairs"))
 
 
-def _told(evidence: Evidence, corpus: Corpus) -> str:
-    found = copies(evidence, corpus)
+def _told(found: dict[str, Any]) -> str:
+    """The verdicts in a sentence."""
     if "copied" not in found:
         return f"No verdict on copies: {found['copies_untold']}."
     count = found["copied"]

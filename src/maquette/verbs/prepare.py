@@ -21,6 +21,7 @@ from maquette.building import building
 from maquette.condition import Condition, fit_condition
 from maquette.corpus import Corpus
 from maquette.errors import ContentError, CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
+from maquette.guard.policy import load
 from maquette.piece import Modality, Piece
 from maquette.ragged import Ragged, forget
 from maquette.sources import Found, Refused
@@ -71,7 +72,7 @@ def prepare(
     listed = sources.listing(source)
     settings = dict(settings or {})
     asked = {"modality": modality, "settings": settings, "split": split, "seed": seed} | _named(settings)
-    terms = licences.read_terms(Path(policy)) if policy else licences.Terms()
+    terms = load(Path(policy)).licences.terms if policy else licences.Terms()
     out_of_it = licences.opted_out(Path(opt_out)) if opt_out else frozenset()
     if policy or opt_out:
         asked["consent"] = [repr(terms), sorted(out_of_it)]
