@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,30 @@ def test_adapting_goes_on_bit_exactly_and_stands_alone(base: Run, squares: Corpu
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(whole.path, elsewhere)
     assert len(generate(Run.open(elsewhere), 2, Wish(condition={"label": "square"}))) == 2
+
+
+@pytest.mark.parametrize("model", ["vae", "flow"])
+def test_of_few_pieces_the_start_stays_where_training_only_makes_it_worse(
+    corpus: Corpus, model: str, tmp_path: Path
+) -> None:
+    base = train(corpus, tiny(model), tmp_path / "base")
+    run = adapt(base, corpus, tmp_path / "wild", given={"steps": 60, "lr": 1.0, "clip": 0.0})
+    assert run.best().facts["best"][0] == 0
+    assert run.newest().facts["step"] < 60  # it was ended
+    before = base.load_model().state_dict()
+    assert all(torch.equal(t, before[n]) for n, t in run.load_model().named_parameters())
+
+
+@pytest.mark.parametrize("model", ["vae", "gan", "vqvae+transformer"])
+def test_of_few_pieces_the_weights_of_the_best_look_are_kept(corpus: Corpus, model: str, tmp_path: Path) -> None:
+    base = train(corpus, tiny(model), tmp_path / "base")
+    run = adapt(base, corpus, tmp_path / "tame", given={"steps": 40})
+    at, figure = run.best().facts["best"]
+    logs = [json.loads(line) for line in (run.path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    name = "validation/kid" if model == "gan" else "validation/loss"
+    looks = {row["step"]: row[name] for row in logs if name in row}
+    assert at > 0 and looks
+    assert figure <= min(looks.values()) + 1e-3 * abs(figure)
 
 
 def test_of_a_pair_the_codec_stays_as_it_is(corpus: Corpus, squares: Corpus, tmp_path: Path) -> None:

@@ -411,3 +411,21 @@ def only_here(work: Callable[[], None]) -> None:
         work()
     if world() > 1:
         dist.barrier()
+
+
+def agreed(number: int) -> int:
+    """Rank 0's number on every rank."""
+    if world() == 1:
+        return number
+    shared = torch.tensor([number])
+    dist.broadcast(shared, 0)
+    return int(shared)
+
+
+def agreed_number(number: float) -> float:
+    """Rank 0's number on every rank."""
+    if world() == 1:
+        return number
+    shared = torch.tensor([number], dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return float(shared)

@@ -197,7 +197,7 @@ class Run:
 
     def use(self, model: Model) -> str:
         """What a run that makes nothing is for."""
-        if getattr(model, "headed", False):
+        if model.headed:
             return f"it answers about a piece: `maquette generate {self.path} --source FILE`, and `.answer(source)` in Python"
         if hasattr(model, "decode"):
             return f"it is half of a pair: {self.recipe.model}+transformer"

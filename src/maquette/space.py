@@ -206,6 +206,11 @@ class Model(nn.Module, ABC):
     bf16: ClassVar[bool] = False  # whether bf16 autocast is the default where the hardware has it
     heads: tuple[str, ...] = ()  # what decides last, as prefixes of parameter names in which * stands for anything
     teachers: ClassVar[tuple[str, ...]] = ()  # prefixes of what only teaches and makes nothing, such as a discriminator
+    by_validation: ClassVar[bool] = True  # whether the validation split may say when it has learnt enough
+    foretells: ClassVar[bool] = True  # whether its loss on held-out pieces says how good it is
+    probed: ClassVar[bool] = False  # whether its features are probed with labels on the way, where there are any
+    headed: ClassVar[bool] = False  # what is under `heads` is new, whatever the method
+    perceptual: str | None = None  # a run of `pretrain` through whose eyes it compares pieces
     adaptation: Mapping[str, Any] | None = None  # what was done to it, see adapting.py
 
     def __init__(self, spec: DataSpec) -> None:

@@ -73,4 +73,4 @@ class Lora:
 
 def _new(model: Model) -> tuple[str, ...]:
     """What a task head puts on the network of a start: it knows nothing yet, and so moves whole."""
-    return model.heads if getattr(model, "headed", False) else ()
+    return model.heads if model.headed else ()

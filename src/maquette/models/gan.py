@@ -40,6 +40,7 @@ class GAN(GenerativeModel):
     enters: ClassVar[Mapping[str, str]] = {"discriminator.body": "encoder"}
     heads = ("generator.body.head", "generator.*norm", "generator.embed")
     teachers = ("discriminator",)
+    foretells = False
 
     def __init__(
         self,
@@ -182,6 +183,11 @@ class GAN(GenerativeModel):
         if self.generator.body.features:
             known = torch.lerp(known[:1], known[1:], t)
         return self.generator.body(slerp(z[:1], z[1:], t), known)
+
+    @torch.no_grad()
+    def eyes(self, x: Tensor) -> Tensor:
+        """(B, *space.shape) -> (B, D): what the discriminator's verdict is made of."""
+        return self.discriminator.body(x)
 
     def _wish(self, request: SampleRequest) -> tuple[Tensor, Tensor | None]:
         """Latents (B, latent) and conditions; a label that is not asked for is drawn as often as the corpus has it."""

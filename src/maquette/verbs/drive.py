@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import time
@@ -17,14 +16,14 @@ import torch.distributed as dist
 
 from maquette import catalog
 from maquette.corpus import Corpus
-from maquette.likelihood import is_chain, piece_nats
-from maquette.loop import TrainState, only_here, pick_device, rank, seed_everything, world
+from maquette.loop import TrainState, agreed, only_here, rank, seed_everything, world
 from maquette.piece import Asked
 from maquette.probing import probe
 from maquette.run import Run, Sampler
 from maquette.space import Model, SampleRequest
 from maquette.trackers import open_tracker
 from maquette.verbs.generate import condition_of
+from maquette.verbs.holding import Held
 
 SHEET = 36  # pieces on a sample sheet, always of the seeds 0..35
 
@@ -52,19 +51,19 @@ def drive(
     run: Run,
     corpus: Corpus,
     states: Iterator[TrainState],
+    held: Held,
     budget: Budget,
     interruption: Interruption,
     loggers: tuple[str, ...],
 ) -> Iterator[Progress]:
     """Follow the loop: freeze the number of steps, log, save, draw sheets, stop when asked."""
     keeper, probing = Keeper(run, corpus), Probing(corpus)
-    judge = (Examination if hasattr(catalog.trainable(run.stage), "validation") else Validation)(run, corpus)
     told = 0.0
     started_cpu = time.process_time()
     with loggers_for(loggers, run) as write:
         for now in states:
             budget.freeze(now)
-            over = judge.look(now)
+            over = held.look(now)
             news = probing.look(now)
             asked = interruption.anywhere()
             if now.done or asked or keeper.due():
@@ -96,74 +95,6 @@ def _progress(run: Run, now: TrainState, budget: Budget, keeper: Keeper, news: s
     return Progress(run.stage, now.step, now.steps, logs, speed, left, keeper.sheet, news, now)
 
 
-class Validation:
-    """The exact nats of the averaged weights on the validation split, for models of sequences: at every twentieth of the steps. The best
-    weights are kept, and training ends where it long has only learnt by heart."""
-
-    LOOKS = 20  # over the whole training
-    PATIENCE = 6  # looks without a better one
-    TOKENS = 20_000  # of the validation split that are looked at
-
-    def __init__(self, run: Run, corpus: Corpus):
-        self.run, self.corpus = run, corpus
-        self.possible = corpus.spec.space.ragged and corpus.size("validation") > 0
-        if self.possible:
-            share = self.TOKENS / max(1, corpus.tokens_of("validation"))
-            self.pieces = max(1, min(corpus.size("validation"), round(share * corpus.size("validation"))))
-
-    def look(self, now: TrainState) -> str:
-        """Note the nats where it is time to; a sentence where training is over, and then `now.steps` is the present step."""
-        if not self.possible or not now.model.phases or not is_chain(now.model):
-            return ""
-        if not getattr(now.model, "by_validation", True):
-            return ""
-        if not now.steps or now.step % max(1, now.steps // self.LOOKS):
-            return ""
-        nats = agreed_number(self._nats(now.averaged) if rank() == 0 else 0.0)
-        now.logs["validation/nats_per_token"] = torch.tensor(nats)
-        return self.weighed(now, nats)
-
-    def weighed(self, now: TrainState, figure: float) -> str:
-        """Keep the weights where the figure is the smallest so far; end training where it long was not."""
-        if now.best is None or figure < now.best[1]:
-            now.best = (now.step, figure)
-            only_here(lambda: self.run.keep_best(now))
-        late = now.step - now.best[0] >= self.PATIENCE * max(1, now.steps // self.LOOKS)  # type: ignore[operator]
-        if not late or now.done:
-            return ""
-        now.steps = now.step
-        return (
-            f"the validation split was foretold best at step {now.best[0]}; those weights are kept, and training ends"
-        )
-
-    def _nats(self, model: Model) -> float:
-        pieces, nats = piece_nats(model, self.corpus, "validation", self.pieces)  # type: ignore[arg-type]
-        return float(nats.sum()) / self.corpus.tokens_in(pieces.numpy())
-
-
-class Examination(Validation):
-    """The same for task heads, by the figures that each of them has for it."""
-
-    PIECES = 1_000  # of the validation split that are looked at
-    PATIENCE = 8
-
-    def look(self, now: TrainState) -> str:
-        if not hasattr(now.model, "validation") or not self.corpus.size("validation"):
-            return ""
-        if not now.steps or (now.step % max(1, now.steps // self.LOOKS) and not now.done):
-            return ""
-        found = now.averaged.validation(self._batches) if rank() == 0 else {}
-        now.logs |= {f"validation/{name}": torch.tensor(value) for name, value in found.items()}
-        if world() == 1 and not found:
-            return ""
-        return self.weighed(now, agreed_number(next(iter(found.values()), math.inf)))
-
-    def _batches(self) -> Iterator[Any]:
-        device = self.run.recipe.train["device"]
-        for batch in self.corpus.once("validation", limit=self.PIECES):
-            yield batch.to(pick_device(device))
-
-
 class Probing:
     """What features that are learnt without labels know of them, where there are any: at every quarter of the steps. Nothing is learnt of it."""
 
@@ -175,7 +106,7 @@ class Probing:
 
     def look(self, now: TrainState) -> str:
         """Note `validation/linear_probe` and `validation/knn` where it is time to, and say so."""
-        if not getattr(now.model, "probed", False) or not now.steps:
+        if not now.model.probed or not now.steps:
             return ""
         if not now.done and now.step % max(1, now.steps // self.LOOKS):
             return ""
@@ -220,24 +151,6 @@ class Budget:
             left = max(0.0, 0.96 * self.seconds - spent)  # checkpoints and sheets take their share
             now.steps = agreed(now.step + (int(left / self.seconds_per_step) if measured else 0))
             self.looks += 1
-
-
-def agreed(number: int) -> int:
-    """Rank 0's number on every rank."""
-    if world() == 1:
-        return number
-    shared = torch.tensor([number])
-    dist.broadcast(shared, 0)
-    return int(shared)
-
-
-def agreed_number(number: float) -> float:
-    """Rank 0's number on every rank."""
-    if world() == 1:
-        return number
-    shared = torch.tensor([number], dtype=torch.float64)
-    dist.broadcast(shared, 0)
-    return float(shared)
 
 
 class Keeper:

@@ -16,7 +16,7 @@ from maquette.building import building
 from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
 from maquette.feedback import taught
-from maquette.loop import Plan, loop, make_plan, only_here, rank, seed_everything, world
+from maquette.loop import Plan, TrainState, agreed, loop, make_plan, only_here, rank, seed_everything, world
 from maquette.nets.perception import lend_eyes
 from maquette.partners import Partners
 from maquette.prior import beside, prior_of
@@ -25,7 +25,8 @@ from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec, Model
 from maquette.starting import nothing_fits, warm
 from maquette.trackers import known_trackers
-from maquette.verbs.drive import Budget, Interruption, Progress, agreed, drive, nothing, processes
+from maquette.verbs.drive import Budget, Interruption, Progress, drive, nothing, processes
+from maquette.verbs.holding import held_by
 from maquette.verbs.prepare import encode
 
 DEFAULT_MINUTES = 10.0
@@ -274,7 +275,7 @@ def _attempt(
     else:
         model = run.build()
     plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
-    if getattr(model, "perceptual", None):
+    if model.perceptual:
         look_through(model, run, plan.device)
     model = taught(run, model)
     plan = replace(plan, lr_scale=plan.lr_scale * (0.5 if run.facts.get("rolled_back") else 1.0))
@@ -283,8 +284,11 @@ def _attempt(
     batches = partial(corpus.batches, plan.batch_size, plan.seed, rank=rank(), world=world(), augment=_augment(corpus))
     if run.recipe.adapter.get("prior"):
         batches = beside(batches, prior_of(run), run.recipe.adapter["prior"], plan.seed)
+    held = held_by(run, corpus, model)
+    if checkpoint is None and run.recipe.start:
+        held.begin(TrainState(model, plan))
     budget = Budget(_minutes(minutes, plan))
-    yield from drive(run, corpus, loop(model, batches, plan, restored), budget, interruption, loggers)
+    yield from drive(run, corpus, loop(model, batches, plan, restored), held, budget, interruption, loggers)
 
 
 def started(run: Run) -> Model:
