@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
 import pytest
 
+from maquette import catalog
+from maquette.corpus import Corpus
 from maquette.modalities.music import Music
 from maquette.modalities.text import Text
-from maquette.piece import Piece
+from maquette.piece import Piece, Works
 from maquette.scores.score import Score, score
 from maquette.spans import Index, Search, run_length, runs_of, shared
+from maquette.verbs.passages import copies_of, cut, finding, section, to_json
+from maquette.verbs.prepare import prepare
 
 
 def letters(text: str) -> np.ndarray:
@@ -112,3 +117,50 @@ def test_two_hundred_pieces_against_a_million_symbols_take_seconds():
     found = shared(pieces, pieces[:100], ((k, {"x": t}) for k, t in enumerate(train)))
     assert time.process_time() - begun < 10
     assert (found["x, longest span"].distances[:, 0] == 0).all()
+
+
+# ---- in an audit
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Lines of chance letters, of which 15 % each validate and test."""
+    root, chance = tmp_path_factory.mktemp("lines"), np.random.default_rng(5)
+    rows = [{"text": "".join(chance.choice(list("abcdefghij klmn"), 60)), "license": "CC0-1.0"} for _ in range(800)]
+    (root / "lines.jsonl").write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
+    return prepare(root, tmp_path_factory.mktemp("corpora") / "lines", modality="text", settings={"context": 64})
+
+
+def works_with_a_copy(corpus: Corpus) -> tuple[Works, int]:
+    """Test pieces in the place of generated ones, but the third: a training piece with another letter."""
+    text = catalog.modality(corpus.facts["modality"])
+    made, number = cut(corpus, text, "test", 20), int(corpus.numbers("train")[17])
+    known = text.to_piece(corpus.take(np.array([number])).x[0]).content
+    made[2] = Piece(known[:30] + "é" + known[31:])
+    return Works(made, cut(corpus, text, "test", 200)[20:], [], lambda: corpus.pieces("train")), number
+
+
+def test_an_audit_tells_the_copy_and_its_owner_and_shows_both(corpus: Corpus):
+    (works, number), text = works_with_a_copy(corpus), catalog.modality(corpus.facts["modality"])
+    copies = copies_of(works, corpus, text)
+    told = to_json(copies, corpus)
+    first = told["copies"][0]
+    assert (first["made"], first["verdict"]) == (2, "copy") and told["copied"]["n"] == 20
+    assert first["nearest"][0]["train"] == number and first["nearest"][0]["licence"] == "CC0-1.0"
+    assert first["nearest"][0]["source"].startswith("lines.jsonl") and len(first["nearest"]) <= 3
+    assert works.generated[2].content in section(copies, works, corpus, text).body
+
+
+def test_the_finding_counts_copies_beside_the_held_out_share(corpus: Corpus):
+    works, _ = works_with_a_copy(corpus)
+    (found,) = finding(copies_of(works, corpus, catalog.modality(corpus.facts["modality"])), "texts")
+    assert found.value >= 1 / 20 and found.low < found.value < found.high
+    assert found.reference is not None and found.reference <= 0.05 and "of 20 texts" in found.sentence
+
+
+def test_too_few_validation_pieces_are_a_reason_and_no_verdict(corpus: Corpus):
+    few = corpus.narrowed(validation=corpus.numbers("validation")[:98])
+    works, text = works_with_a_copy(few)[0], catalog.modality(corpus.facts["modality"])
+    copies = copies_of(works, few, text)
+    assert "99 validation pieces" in to_json(copies, few)["copies_untold"] and finding(copies, "texts") == []
+    assert "98" in section(copies, works, few, text).lead
