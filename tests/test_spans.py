@@ -88,6 +88,12 @@ def test_an_edited_copy_names_its_training_piece_by_its_number():
     assert found["x, longest span"].distances[0, 0] == pytest.approx(0.5)
 
 
+def test_of_several_traces_only_the_covered_share_is_told():
+    rows = [{"a": np.arange(9), "b": np.arange(9)}]
+    assert set(shared(rows, rows, enumerate(rows))) == {"a, covered", "b, covered"}
+    assert set(shared([{"a": np.arange(9)}], [], [(0, {"a": np.arange(9)})])) > {"a, covered"}
+
+
 def test_a_run_is_longer_where_symbols_are_few():
     chance = np.random.default_rng(1)
     few, many = ((chance.integers(0, n, (20, 400)), chance.integers(0, n, (20, 200))) for n in (2, 1000))

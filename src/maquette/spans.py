@@ -34,7 +34,8 @@ def shared(
 ) -> dict[str, Shared]:
     """Space ("letters, covered") -> what each piece shares with training pieces, which come as (number, traces) and pass by once.
 
-    held: those by which the length of a run is chosen, see `run_length`.
+    held: those by which the length of a run is chosen, see `run_length`. Of several traces only the covered share is told: each
+    space more raises false alarms where few pieces calibrate.
     """
     search: dict[str, Search] = {}
     for numbers, chunk in _chunks(training):
@@ -43,7 +44,8 @@ def shared(
             if name not in search:
                 search[name] = Search([p[name] for p in pieces], run_length(rows, [p[name] for p in held]))
             search[name].see(rows, numbers)
-    return {f"{name}, {measure}": found for name, s in search.items() for measure, found in s.found().items()}
+    measures = MEASURES if len(search) == 1 else ("covered",)
+    return {f"{name}, {measure}": s.found()[measure] for name, s in search.items() for measure in measures}
 
 
 def _chunks(training: Iterable[tuple[int, Traces]]) -> Iterator[tuple[np.ndarray, list[Traces]]]:
