@@ -88,6 +88,13 @@ def test_an_edited_copy_names_its_training_piece_by_its_number():
     assert found["x, longest span"].distances[0, 0] == pytest.approx(0.5)
 
 
+def test_a_few_words_in_common_do_not_make_a_fragment_a_copy():
+    chance = np.random.default_rng(3)
+    train, held = chance.integers(0, 50, (20, 40)), [{"x": row} for row in chance.integers(0, 50, (20, 40))]
+    found = shared([{"x": train[4, :5]}, {"x": train[4]}], held, ((k, {"x": t}) for k, t in enumerate(train)))
+    assert all(s.distances[0, 0] >= 1 - 5 / 40 and s.distances[1, 0] == 0 for s in found.values())
+
+
 def test_of_several_traces_only_the_covered_share_is_told():
     rows = [{"a": np.arange(9), "b": np.arange(9)}]
     assert set(shared(rows, rows, enumerate(rows))) == {"a, covered", "b, covered"}

@@ -13,6 +13,7 @@ KEPT = 3  # training pieces that are remembered of each piece
 LADDER = (3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48)  # lengths of runs that are tried
 RARE = 0.1  # share of the runs of held-out pieces that training may hold: a longer run says something
 SHORT = 4  # a run is at most this part of the usual piece, so that an edited piece still holds some
+BRIEF = 0.1  # share of held-out pieces that are shorter than what a fragment is taken to be
 CHUNK = 1 << 22  # symbols of training pieces that are indexed at once
 BREAK = -1
 _CHANCE = np.random.default_rng(1987)
@@ -42,10 +43,16 @@ def shared(
         for name in chunk[0]:
             rows = [t[name] for t in chunk]
             if name not in search:
-                search[name] = Search([p[name] for p in pieces], run_length(rows, [p[name] for p in held]))
+                search[name] = _search(name, pieces, held, rows)
             search[name].see(rows, numbers)
     measures = MEASURES if len(search) == 1 else ("covered",)
     return {f"{name}, {measure}": s.found()[measure] for name, s in search.items() for measure in measures}
+
+
+def _search(name: str, pieces: Sequence[Traces], held: Sequence[Traces], training: Sequence[np.ndarray]) -> Search:
+    probe = [p[name] for p in held]
+    least = int(np.quantile([(p >= 0).sum() for p in probe], BRIEF)) if probe else 0
+    return Search([p[name] for p in pieces], run_length(training, probe), least)
 
 
 def _chunks(training: Iterable[tuple[int, Traces]]) -> Iterator[tuple[np.ndarray, list[Traces]]]:
@@ -96,17 +103,18 @@ def runs_of(symbols: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Search:
-    """The training pieces nearest to each of `pieces` by three measures, of runs of m symbols."""
+    """The training pieces nearest to each of `pieces` by three measures, of runs of m symbols; a piece of fewer than `least` symbols
+    counts as so long, for a few words in common do not make a fragment a copy."""
 
-    def __init__(self, pieces: Sequence[np.ndarray], m: int):
-        self.pieces, self.m = [np.asarray(p, np.int64) for p in pieces], m
+    def __init__(self, pieces: Sequence[np.ndarray], m: int, least: int = 0):
+        self.pieces, self.m, self.least = [np.asarray(p, np.int64) for p in pieces], m, least
         shape = (len(self.pieces), KEPT)
         self.best = {s: (np.zeros(shape), np.full(shape, -1)) for s in MEASURES}
 
     def see(self, sequences: Sequence[np.ndarray], numbers: np.ndarray) -> None:
         index = Index(sequences, self.m)
         for i, piece in enumerate(self.pieces):
-            for measure, (likeness, owner) in index.alike(piece).items():
+            for measure, (likeness, owner) in index.alike(piece, self.least).items():
                 self._keep(measure, i, likeness, np.asarray(numbers)[owner])
 
     def _keep(self, measure: str, i: int, likeness: np.ndarray, number: np.ndarray) -> None:
@@ -134,7 +142,7 @@ class Index:
         self.runs, self.owner = runs[fresh], owner[fresh]
         self.different = np.bincount(self.owner, minlength=len(sequences))  # runs of each sequence
 
-    def alike(self, piece: np.ndarray) -> dict[str, Likest]:
+    def alike(self, piece: np.ndarray, least: int = 0) -> dict[str, Likest]:
         """Measure -> likeness to the sequences that share a run; of the longest span only to the likest. {} where none does."""
         runs, place = runs_of(piece, self.m)
         low, high = (np.searchsorted(self.runs, runs, side=side) for side in ("left", "right"))
@@ -143,18 +151,18 @@ class Index:
             return {}
         entry, q = low[which] + offset, place[which]
         order = np.argsort(self.owner[entry], kind="stable")
-        hits, size = _Hits(self, entry[order], q[order]), int((piece >= 0).sum())
+        hits, size = _Hits(self, entry[order], q[order]), max(least, int((piece >= 0).sum()))
         span, who = hits.longest()
         found = {"longest span": (span / size, who), "covered": (hits.covered() / size, hits.who)}
-        return {**found, "shingles": (self._resemblance(runs, place, hits), hits.who)}
+        return {**found, "shingles": (self._resemblance(runs, place, hits, least), hits.who)}
 
-    def _resemblance(self, runs: np.ndarray, place: np.ndarray, hits: _Hits) -> np.ndarray:
+    def _resemblance(self, runs: np.ndarray, place: np.ndarray, hits: _Hits, least: int) -> np.ndarray:
         """Runs in both, of all runs in either, each counted once."""
         _, once = np.unique(runs, return_index=True)
         new = np.zeros(place[-1] + 1, np.int64)
         new[place[once]] = 1
         both = np.add.reduceat(new[hits.q], hits.begin)
-        return both / (len(once) + self.different[hits.who] - both)
+        return both / (np.maximum(len(once) + self.different[hits.who] - both, least - self.m + 1))
 
 
 class _Hits:
