@@ -19,7 +19,7 @@ from maquette.piece import Modality, Piece, Works
 from maquette.spans import Shared, Traces, shared
 
 CALIBRATED = 400  # validation pieces that p-values are counted in, at most
-TOLD = 12  # pieces that audit.json names, the most suspicious first
+TOLD = 12  # pieces that audit.json names beside all copies, the most suspicious first
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ def _count(verdicts: Sequence[Verdict], word: str) -> int:
 
 
 def to_json(copies: Copies, corpus: Corpus) -> dict[str, Any]:
-    """For audit.json, as for grids: the most suspicious with their nearest training pieces, and how many of all are copies."""
+    """For audit.json, as for grids: every copy, and others up to `TOLD`, with their nearest training pieces; how many of all are copies."""
     if copies.untold:
         return {"copies": [], "copies_untold": copies.untold}
     count = {word: _count(copies.verdicts, word) for word in ("new", "close", "copy")}
     low, high = exact_interval(count["copy"], len(copies.verdicts))
     rows = [
         {"made": i, **asdict(copies.verdicts[i]), "nearest": nearest(copies, i, corpus)}
-        for i in suspicious(copies)[:TOLD]
+        for i in suspicious(copies)[: max(TOLD, count["copy"])]
     ]
     return {"copies": rows, "copied": {**count, "n": len(copies.verdicts), "low": low, "high": high}}
 
