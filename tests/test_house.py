@@ -24,6 +24,7 @@ FLOORS = [  # a file imports from lower floors only; within guard/, nets/, prete
         "licences",
         "rhyme",
         "shingles",
+        "spans",
         "texts",
     ],
     [

@@ -72,6 +72,20 @@ def test_a_licence_that_is_not_recognised_counts_as_unknown():
     assert "not among" in Terms(allow=("CC0-1.0",)).reason("MIT")
 
 
+def test_a_record_of_a_file_has_a_licence_and_an_owner_of_its_own(tmp_path):
+    texts = [f"the {a} of {b}" for a in ("sea", "moon", "hill", "owl") for b in ("rain", "wine", "snow", "song")]
+    rows = [{"text": t, "licence": "cc by-nd 4.0" if k % 4 else "MIT", "author": "Ada"} for k, t in enumerate(texts)]
+    rows[1]["licence"] = 7
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "poems.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = prepare(tmp_path / "in", tmp_path / "out", modality="text")
+    assert corpus.facts["licences"] == {"CC-BY-ND-4.0": 11, "MIT": 4} and corpus.facts["owners"] == {"Ada": 15}
+    assert "should be a text" in quarantined(corpus)["poems.jsonl#1"]
+    (tmp_path / "policy.toml").write_text('[licences]\nforbid = ["MIT"]\n')
+    corpus = prepare(tmp_path / "in", tmp_path / "kept", modality="text", policy=tmp_path / "policy.toml")
+    assert corpus.facts["licences"] == {"CC-BY-ND-4.0": 11} and corpus.facts["set_apart"] == {"MIT": 4}
+
+
 def test_an_opt_out_is_honoured_and_counted(pictures, tmp_path):
     mark = hashlib.sha256((pictures / "a" / "3.png").read_bytes()).hexdigest()
     (tmp_path / "out.txt").write_text(f"# who said no\n{mark.upper()}  # by letter\n\n")
@@ -123,6 +137,14 @@ def test_a_copy_of_a_forbidding_licence_stands_in_the_way_and_an_unknown_one_is_
     found = [copy("CC-BY-ND-4.0"), copy("All rights reserved"), copy(None), copy("MIT"), copy("CC-BY-NC-4.0", "close")]
     forbidden, unsure = copies_in_the_way(found)
     assert len(forbidden) == 2 and unsure == ["7 copies x.png (unknown)"]
+
+
+def test_of_training_pieces_that_are_equally_near_each_counts():
+    near = [{"train": k, "licence": x, "distance": d} for k, (x, d) in enumerate((("MIT", 0.0), ("CC-BY-ND-4.0", 0.0)))]
+    forbidden, unsure = copies_in_the_way([{"made": 0, "verdict": "copy", "nearest": near}])
+    assert forbidden == ["0 copies 1 (CC-BY-ND-4.0)"] and unsure == []
+    near[1]["distance"] = 0.1
+    assert copies_in_the_way([{"made": 0, "verdict": "copy", "nearest": near}]) == ([], [])
 
 
 def test_an_export_with_such_a_copy_needs_a_reason(tmp_path):

@@ -104,6 +104,8 @@ def test_the_audit_prints_exact_nats_beside_the_ngrams_and_its_own_figures(run: 
     page = made.page.read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "") and "<pre" in page
     assert json.loads((tmp_path / "audit.json").read_text())["findings"]
+    told = json.loads((tmp_path / "audit.json").read_text())
+    assert told["copies"] == [] and "99 validation pieces" in told["copies_untold"] and "99 validation" in page
 
 
 def test_the_best_weights_on_validation_are_those_that_write(corpus: Corpus, tmp_path: Path):

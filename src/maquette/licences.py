@@ -161,16 +161,19 @@ def forbids_copies(licence: str) -> bool:
 
 
 def copies_in_the_way(copies: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """Of an audit's copies: those whose nearest piece's licence forbids it, and those whose licence is not known; in words."""
+    """Of an audit's copies: those of a piece whose licence forbids it, and those whose licence is not known; in words. Where several
+    training pieces are equally near, each counts."""
     forbidden, unsure = [], []
     for copy in copies:
-        if copy.get("verdict") != "copy" or not copy.get("nearest"):
-            continue
-        nearest = copy["nearest"][0]
-        licence = normalised(str(nearest.get("licence") or UNKNOWN))
-        words = f"{copy.get('made')} copies {nearest.get('source') or nearest.get('train')} ({licence})"
-        if forbids_copies(licence):
-            forbidden.append(words)
-        elif not recognised(licence):
-            unsure.append(words)
+        for near in _likest(copy.get("nearest") or []) if copy.get("verdict") == "copy" else []:
+            licence = normalised(str(near.get("licence") or UNKNOWN))
+            words = f"{copy.get('made')} copies {near.get('source') or near.get('train')} ({licence})"
+            if forbids_copies(licence):
+                forbidden.append(words)
+            elif not recognised(licence):
+                unsure.append(words)
     return forbidden, unsure
+
+
+def _likest(nearest: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [n for k, n in enumerate(nearest) if not k or n.get("distance", 1) == nearest[0].get("distance")]

@@ -186,6 +186,10 @@ class Modality(ABC):
         """sketches (N, K) -> group (N,) int64, the same for near twins."""
         return np.arange(len(sketches))
 
+    def traces(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Sequences of symbols (n,) in which copies of this kind are looked for, the same names for every piece; negative is a break."""
+        return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
+
     def units(self, piece: Piece) -> dict[str, int]:
         """How many of what a likelihood may be divided by: {"character": 120, "byte": 131}."""
         return {}

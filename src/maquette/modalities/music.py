@@ -439,6 +439,10 @@ class Music(Modality):
         made, held = ([p.content for p in pieces] for pieces in (works.generated, works.held))
         return likeness.findings(made, held, training, self.voices, self._bar((4, 4)), works.seed)
 
+    def traces(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Intervals with delays of each voice, one voice after the other (the same in any key), and the tokens."""
+        return {"melody": likeness.lines(piece.content), "tokens": self.to_array(piece).astype(np.int64)}
+
     def sketch(self, piece: Piece) -> np.ndarray | None:
         return tunes.sketch(piece.content)
 

@@ -226,6 +226,11 @@ class Text(Modality):
     def twins(self, sketches: np.ndarray) -> np.ndarray:
         return shingles.groups(sketches)
 
+    def traces(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Letters and digits, case folded: what is the same but for spaces and marks is the same."""
+        folded = "".join(c for c in piece.content.casefold() if c.isalnum())
+        return {"letters": np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)}
+
     def units(self, piece: Piece) -> dict[str, int]:
         return {"character": len(piece.content), "byte": len(piece.content.encode())}
 

@@ -53,6 +53,13 @@ def moves(piece: Score) -> np.ndarray:
     return ((pitch + 128) * 1024 + np.minimum(start, 1023)).astype(np.uint64)
 
 
+def lines(piece: Score) -> np.ndarray:
+    """(n,) int64: the moves of each voice, and -1 behind each voice."""
+    voices = (piece.notes[piece.notes[:, 3] == v] for v in np.unique(piece.notes[:, 3]))
+    parts = [np.append(moves(Score(notes, piece.steps, piece.grid)).astype(np.int64), -1) for notes in voices]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
 # ---- the longest shared run
 
 

@@ -240,7 +240,8 @@ class _Work:
             try:
                 piece = self.modality.clean(piece)
                 stored = np.ascontiguousarray(self.modality.to_array(piece))
-            except Unreadable as error:
+                facts = self._facts(file, piece)
+            except ContentError as error:
                 self.refused.setdefault(_source(file, piece), str(error))
                 continue
             if writer is None:
@@ -249,7 +250,6 @@ class _Work:
             if first.setdefault(mark, len(writer)) < len(writer):
                 self.copies += 1
                 continue
-            facts = self._facts(file, piece)
             line = _line(facts)
             content.update(mark + line)
             writer.add(stored, line)
@@ -276,10 +276,18 @@ class _Work:
         own = {k: v for k, v in piece.facts.items() if k not in ("source", "member")}
         facts = {**folder, **own, **row, "source": _source(file, piece)}
         facts.pop("licence", None)  # one spelling inside
-        facts |= self.consent.get(file.name, {})
+        facts |= self.consent.get(file.name, {}) | self._own_consent(own)
         if "label" in facts:
             facts["label"] = str(facts["label"])
         return facts
+
+    def _own_consent(self, own: Mapping[str, Any]) -> dict[str, str]:
+        """Licence and owner that a record of a file states itself. Raises Unreadable where the policy keeps it out."""
+        said = licences.of_row(own, "the record")
+        if "license" in said and (reason := self.terms.reason(said["license"])):
+            self.set_apart[said["license"]] += 1
+            raise Unreadable(reason)
+        return said
 
     def finish(self, stamp: str) -> None:
         """Twins, split, conditions, the facts, and the report's advice."""

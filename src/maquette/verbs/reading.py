@@ -21,6 +21,7 @@ from maquette.page import Section, page, table
 from maquette.piece import Asked, Modality, Piece, Works
 from maquette.run import Run
 from maquette.space import DataSpec, SampleRequest
+from maquette.verbs import passages
 from maquette.verbs.costing import told
 from maquette.verbs.generate import condition_of
 
@@ -39,6 +40,7 @@ class Reading:
     verdict: tuple[str, ...]
     works: Works
     seconds: float  # in which the pieces were written
+    copies: passages.Copies
 
 
 def read(run: Run, corpus: Corpus, modality: Modality, samples: int | None, seed: int, device: str) -> Reading:
@@ -51,7 +53,9 @@ def read(run: Run, corpus: Corpus, modality: Modality, samples: int | None, seed
     works = gathered(made, corpus, modality, seed)
     likely = list(likelihoods(run, corpus, modality, seed, device))
     own = modality.findings(works)
-    return Reading((*likely, *own), verdict(likely, own, modality), works, seconds)
+    copies = passages.copies_of(works, corpus, modality)
+    own += passages.finding(copies, modality.pretty or "pieces")
+    return Reading((*likely, *own), verdict(likely, own, modality), works, seconds, copies)
 
 
 def gathered(made: list[Piece], corpus: Corpus, modality: Modality, seed: int) -> Works:
@@ -162,6 +166,7 @@ def write(reading: Reading, corpus: Corpus, modality: Modality, folder: Path, ab
         "corpus": {"name": corpus.facts["name"], "fingerprint": corpus.fingerprint},
         "verdict": list(reading.verdict),
         "findings": [asdict(f) for f in reading.findings],
+        **passages.to_json(reading.copies, corpus),
     }
     files.write_json(folder / "audit.json", facts)
     files.write_text(folder / "audit.html", _html(reading, corpus, modality, about))
@@ -174,6 +179,7 @@ def _html(reading: Reading, corpus: Corpus, modality: Modality, about: dict[str,
     sections = [
         Section("New", "Written for this audit, seeds in order.", _shown(works.generated, modality)),
         Section("Real", f"Held-out {modality.pretty}, cut to the same length.", _shown(works.held, modality)),
+        passages.section(reading.copies, works, corpus, modality),
         Section("All figures", lead, table(reading.findings)),
     ]
     title = f"Audit of {about['run']}"

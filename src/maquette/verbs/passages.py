@@ -1,0 +1,138 @@
+"""Which sequences of an audit are copies: what they share with training pieces (spans.py) beside what validation pieces do (copying.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+
+from maquette.copying import FEWEST, Verdict, exact_interval, judged
+from maquette.corpus import Corpus
+from maquette.errors import CorpusError
+from maquette.finding import Finding
+from maquette.page import Section, number
+from maquette.piece import Modality, Piece, Works
+from maquette.spans import Shared, Traces, shared
+
+CALIBRATED = 400  # validation pieces that p-values are counted in, at most
+TOLD = 12  # pieces that audit.json names beside all copies, the most suspicious first
+
+
+@dataclass(frozen=True)
+class Copies:
+    """verdicts (n) of the generated pieces and of the held-out ones; shared: of the generated, by space; untold: why there is none."""
+
+    verdicts: tuple[Verdict, ...] = ()
+    held: tuple[Verdict, ...] = ()
+    shared: dict[str, Shared] | None = None
+    untold: str = ""
+
+
+def copies_of(works: Works, corpus: Corpus, modality: Modality) -> Copies:
+    """Calibrated on validation pieces cut as the generated ones are; works.held, of the test split, say what real pieces score."""
+    if not works.generated:
+        return Copies(untold="no piece was written")
+    if (few := corpus.size("validation")) < FEWEST:
+        return Copies(untold=f"{FEWEST} validation pieces are needed to tell copies, and this corpus has {few}")
+    calibrating = [modality.traces(p) for p in cut(corpus, modality, "validation", CALIBRATED)]
+    pieces = [modality.traces(p) for p in (*works.generated, *works.held)]
+    found = shared([*pieces, *calibrating], calibrating, of_training(corpus, modality))
+    n, m = len(works.generated), len(pieces)
+    try:
+        near = {space: s.distances for space, s in found.items()}
+        told = judged({s: d[:m] for s, d in near.items()}, {s: d[m:] for s, d in near.items()})
+    except CorpusError as error:
+        return Copies(untold=str(error))
+    return Copies(tuple(told[:n]), tuple(told[n:]), found)
+
+
+def cut(corpus: Corpus, modality: Modality, split: str, most: int) -> list[Piece]:
+    """At most so many pieces spread evenly over a split, of no more tokens than a generated one."""
+    size, length = corpus.size(split), corpus.spec.space.shape[0]
+    numbers = corpus.numbers(split)[np.arange(min(most, size)) * size // max(1, min(most, size))]
+    return [modality.to_piece(corpus.take(np.array([i])).x[0, :length]) for i in numbers]
+
+
+def of_training(corpus: Corpus, modality: Modality) -> Iterator[tuple[int, Traces]]:
+    """(number, traces) of each whole training piece."""
+    for i, tokens in zip(corpus.numbers("train"), corpus.pieces("train"), strict=True):
+        yield int(i), modality.traces(modality.to_piece(torch.from_numpy(np.asarray(tokens).astype(np.int64))))
+
+
+# ---- what is told
+
+
+def finding(copies: Copies, noun: str) -> list[Finding]:
+    """The share of copies, exact interval, beside that of the test split; [] where no verdict was given."""
+    if not copies.verdicts:
+        return []
+    n, k = len(copies.verdicts), _count(copies.verdicts, "copy")
+    reference = _count(copies.held, "copy") / len(copies.held) if copies.held else None
+    beside = "" if reference is None else f" (held-out ones: {_count(copies.held, 'copy')} of {len(copies.held)})"
+    close = _count(copies.verdicts, "close")
+    sentence = f"{k} of {n} {noun} are copies of a training piece{beside}, {close} more are closer to one than 99% of validation pieces are."
+    return [Finding("copies", "passages", k / n, *exact_interval(k, n), reference, n, "lower", sentence)]
+
+
+def _count(verdicts: Sequence[Verdict], word: str) -> int:
+    return sum(v.verdict == word for v in verdicts)
+
+
+def to_json(copies: Copies, corpus: Corpus) -> dict[str, Any]:
+    """For audit.json, as for grids: every copy, and others up to `TOLD`, with their nearest training pieces; how many of all are copies."""
+    if copies.untold:
+        return {"copies": [], "copies_untold": copies.untold}
+    count = {word: _count(copies.verdicts, word) for word in ("new", "close", "copy")}
+    low, high = exact_interval(count["copy"], len(copies.verdicts))
+    rows = [
+        {"made": i, **asdict(copies.verdicts[i]), "nearest": nearest(copies, i, corpus)}
+        for i in suspicious(copies)[: max(TOLD, count["copy"])]
+    ]
+    return {"copies": rows, "copied": {**count, "n": len(copies.verdicts), "low": low, "high": high}}
+
+
+def suspicious(copies: Copies) -> list[int]:
+    """The generated pieces: copies first, then by p, then by distance."""
+    order = ("copy", "close", "new")
+    near = {space: s.distances[:, 0] for space, s in (copies.shared or {}).items()}
+    keys = [(order.index(v.verdict), v.p, float(near[v.space][i])) for i, v in enumerate(copies.verdicts)]
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def nearest(copies: Copies, i: int, corpus: Corpus) -> list[dict[str, Any]]:
+    """At most three training pieces in the space where the piece is most suspicious; of source, licence and owner what is known."""
+    found = (copies.shared or {})[copies.verdicts[i].space]
+    return [
+        {"train": int(t), "distance": float(d), **_papers(corpus.facts_of(int(t)))}
+        for t, d in zip(found.train[i], found.distances[i], strict=True)
+        if t >= 0
+    ]
+
+
+def _papers(facts: dict[str, Any]) -> dict[str, Any]:
+    known = {"source": facts.get("source"), "licence": facts.get("licence", facts.get("license"))}
+    return {k: v for k, v in {**known, "owner": facts.get("owner")}.items() if v}
+
+
+def section(copies: Copies, works: Works, corpus: Corpus, modality: Modality) -> Section:
+    """The most suspicious piece and the training pieces nearest to it, side by side."""
+    title = "Nearest to training"
+    if copies.untold:
+        return Section(title, f"Whether pieces are copies is not told: {copies.untold}.", "")
+    i = suspicious(copies)[0]
+    told, near = copies.verdicts[i], nearest(copies, i, corpus)
+    lead = f"The most suspicious of {len(copies.verdicts)}: {told.verdict}, p = {number(told.p)}, in {told.space}. Distance is 1 - likeness."
+    shown = [_beside(f"generated, number {i}", works.generated[i], modality)]
+    for row in near:
+        piece = modality.to_piece(corpus.take(np.array([row["train"]])).x[0])
+        words = "; ".join(str(row[k]) for k in ("source", "licence", "owner") if k in row)
+        shown.append(_beside(f"training {row['train']}, distance {number(row['distance'])}; {words}", piece, modality))
+    return Section(title, lead, f'<div class="two">{"".join(shown)}</div>')
+
+
+def _beside(words: str, piece: Piece, modality: Modality) -> str:
+    return f"<figure>{modality.exhibit(piece)}<figcaption>{escape(words.removesuffix('; '))}</figcaption></figure>"
