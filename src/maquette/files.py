@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,19 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, data: Any) -> Path:
     return write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> Path:
+    """Whole lines at the end of a file, in one write; half a line that a crash left there is ended first."""
+    path = Path(path)
+    with full_disk_in_words(path), path.open("a+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        broken = size > 0 and stream.read(1) != b"\n"
+        stream.write(b"\n" * broken + "".join(f"{line}\n" for line in lines).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    return path
 
 
 def write_with(path: Path, write: Callable[[Path], Any]) -> Path:

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from maquette import files
 from maquette.errors import StorageError
 from maquette.provenance import credentials, keys, ledger, watermark
-from maquette.provenance.labels import check, label
+from maquette.provenance.labels import check, labelled
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,19 @@ class Marks:
     def finish(self, paths: Sequence[Path], facts: Mapping[str, Any]) -> list[Path]:
         """Labels, signature, ledger. Raises StorageError where a signature cannot be read back."""
         for path in paths:
-            label(path, self.labels, facts)
-            if self.signs and credentials.carries(path):
-                self.signing.sign(path, facts)
-                if credentials.read(path)[0] not in ("trusted", "unknown"):
-                    raise StorageError(f"the signature of {path} could not be read back; sign again or use --no-sign")
+            self._finish(path, facts)
         ledger.enter((path, facts) for path in paths)
         return list(paths)
+
+    def _finish(self, path: Path, facts: Mapping[str, Any]) -> None:
+        content, manifest = labelled(path, self.labels, facts), b""
+        if self.signs:
+            content, manifest = self.signing.signed(content, path, facts)
+        files.write_bytes(path, content)
+        place = credentials.beside(path)
+        if manifest:
+            files.write_bytes(place, manifest)
+        else:
+            place.unlink(missing_ok=True)  # of what had this name before
+        if self.signs and credentials.read(path)[0] not in ("trusted", "unknown"):
+            raise StorageError(f"the signature of {path} could not be read back; sign again or use --no-sign")

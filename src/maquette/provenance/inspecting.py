@@ -12,7 +12,7 @@ import PIL.Image
 
 from maquette.errors import Unreadable
 from maquette.provenance import credentials, keys, ledger, watermark
-from maquette.provenance.labels import labels_in
+from maquette.provenance.labels import labels_of
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 KNOWN = (*PICTURES, ".txt", ".md", ".json", ".mid", ".midi", ".wav", ".musicxml", ".svg")
@@ -48,9 +48,7 @@ def inspect(path: Path) -> Inspection:
     state = ledger.state(path, entry)
     sealed = entry["facts"] if entry and state != "forged" else {}
     p = watermark.p_value(content, keys.derived("watermark")) if _may_be_marked(content) else None
-    return Inspection(
-        str(path), signed, state, labels_in(path.read_bytes()), p, (told if signed != "invalid" else {}) or sealed
-    )
+    return Inspection(str(path), signed, state, labels_of(path), p, (told if signed != "invalid" else {}) or sealed)
 
 
 def _check(path: Path) -> None:
@@ -86,6 +84,4 @@ def _may_be_marked(content: np.ndarray | None) -> bool:
 
 
 def _signature(path: Path) -> tuple[str, dict[str, Any]]:
-    if not credentials.carries(path):
-        return "none", {}
     return credentials.read(path) if credentials.installed() else ("unread", {})

@@ -13,7 +13,11 @@ from maquette import files
 from maquette.provenance import keys
 
 NAME = "ledger.jsonl"
-MOST = 64 << 20  # bytes of a ledger that is read
+MOST = 64 << 20  # bytes of a ledger, or of a file beside a piece, that is read
+BESIDE = {
+    "beside": ".json",
+    "manifest": ".c2pa",
+}  # what is sealed with a file where it is there: its facts, its signature
 
 
 def enter(written: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
@@ -22,15 +26,13 @@ def enter(written: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
     for path, facts in written:
         lines.setdefault(path.parent / NAME, []).append(json.dumps(_entry(path, facts), ensure_ascii=False))
     for place, added in lines.items():
-        before = place.read_text(encoding="utf-8") if place.is_file() else ""
-        files.write_text(place, before + "\n".join(added) + "\n")
+        files.append_lines(place, added)
 
 
 def _entry(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     entry = {"file": path.name, "sum": files.checksum(path), "facts": json.loads(json.dumps(dict(facts), default=str))}
-    beside = path.with_name(path.name + ".json")
-    if beside.is_file():
-        entry["beside"] = files.checksum(beside)
+    there = {key: path.with_name(path.name + suffix) for key, suffix in BESIDE.items()}
+    entry |= {key: files.checksum(place) for key, place in there.items() if place.is_file()}
     return entry | {"seal": _seal(entry)}
 
 
@@ -44,26 +46,37 @@ def entry_of(path: Path) -> dict[str, Any] | None:
     place = path.with_name(NAME)
     if not place.is_file() or place.stat().st_size > MOST:
         return None
-    found = None
-    for line in place.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(entry, dict) and entry.get("file") == path.name:
-            found = entry
-    return found
+    data, name = place.read_bytes(), json.dumps(path.name, ensure_ascii=False).encode()
+    at = len(data)
+    while (at := data.rfind(name, 0, at)) >= 0:
+        start = data.rfind(b"\n", 0, at) + 1
+        entry = _parsed(data[start:].split(b"\n", 1)[0])
+        if entry is not None and entry.get("file") == path.name:
+            return entry
+        at = start
+    return None
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def state(path: Path, entry: Mapping[str, Any] | None) -> str:
-    """unlisted; forged (not sealed with this person's key); changed; beside (the file of facts changed); untouched."""
+    """unlisted; forged (not sealed with this person's key); changed; beside (a file of facts or a signature beside it changed);
+    untouched."""
     if entry is None:
         return "unlisted"
     if not hmac.compare_digest(str(entry.get("seal")).encode(), _seal(entry).encode()):
         return "forged"
     if entry["sum"] != files.checksum(path):
         return "changed"
-    beside = path.with_name(path.name + ".json")
-    if "beside" in entry and not (beside.is_file() and files.checksum(beside) == entry["beside"]):
-        return "beside"
-    return "untouched"
+    there = {key: path.with_name(path.name + suffix) for key, suffix in BESIDE.items() if key in entry}
+    return "untouched" if all(_same(place, entry[key]) for key, place in there.items()) else "beside"
+
+
+def _same(place: Path, told: str) -> bool:
+    return place.is_file() and place.stat().st_size <= MOST and files.checksum(place) == told

@@ -71,7 +71,7 @@ SIGNED = {
 LISTED = {
     "untouched": "the same bytes as when it was written",
     "changed": "CHANGED since it was written",
-    "beside": "the file itself is untouched, but its file of facts was changed or is missing",
+    "beside": "the file itself is untouched, but the facts or the signature beside it were changed or are missing",
     "forged": "the entry was not made with this person's key: forged, or from another machine",
     "unlisted": "none beside it",
 }
