@@ -1,4 +1,5 @@
-"""The figures of the audit on content whose answer is known: their time, ladders of harm, and how often intervals hold the truth.
+"""The figures of the audit on content whose answer is known: their time, ladders of harm, how often intervals hold the truth, and how far
+they are from those of torchmetrics, prdc and vendi-score on the same features.
 
 MNIST, without labels for the judge: a corpus of 10,000 training pictures and 2,000 held out; the labels are used for dropping digits only.
 """
@@ -55,7 +56,11 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
         pictures, digits = mnist(seeds[0])
         corpus = corpus_of(Path(place) / "mnist", pictures[: TRAIN + HELD])
         pool = tensor(pictures[TRAIN + HELD : TRAIN + HELD + 8_000])
-        found = seconds(corpus, pool[:MADE]) | ladders(corpus, pool, digits[TRAIN + HELD :][: len(pool)], seeds[0])
+        found = (
+            seconds(corpus, pool[:MADE])
+            | agreement(corpus, pool)
+            | ladders(corpus, pool, digits[TRAIN + HELD :][: len(pool)], seeds[0])
+        )
     return found | {"interval_coverage": coverage(seeds[0])}
 
 
@@ -103,6 +108,17 @@ def seconds(corpus: Corpus, made: Tensor) -> dict[str, Any]:
         "audit_seconds_of_judge": round(judged - started, 1),
         "audit_cpu_seconds_without_judge": round(time.process_time() - spent, 1),
     }
+
+
+def agreement(corpus: Corpus, pool: Tensor) -> dict[str, Any]:
+    """The largest relative difference between our figures and the libraries', in both spaces, of slightly blurred pictures."""
+    from references import differences  # of tests/, as data.py is
+
+    spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
+    made = embed(spaces, iter([blurred(pool[:SHOWN], 0.8)]))
+    test = embed(spaces, iter([corpus.tensor("test", SHOWN).x]))
+    apart = {f"{name} in {s}": d for s in spaces for name, d in differences(made[s].double(), test[s].double()).items()}
+    return {"agreement": max(apart.values()), "agreement_by_figure": apart}
 
 
 def ladders(corpus: Corpus, pool: Tensor, digits: Tensor, seed: int) -> dict[str, Any]:
