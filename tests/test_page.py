@@ -54,6 +54,12 @@ def test_the_plot_is_told_in_words_and_asks_nobody():
     assert not re.search(r"https?:|//|url\(|<script", plot)
 
 
+def test_a_value_stands_beside_its_unit_in_table_and_plot():
+    text = table([finding(unit="<share>", value=0.25)])
+    assert "<strong>0.25</strong> <span class=soft>&lt;share&gt;</span>" in text
+    assert ">0.25 &lt;share&gt; ↑</text>" in text and "in judge 0.25 &lt;share&gt;, 0.4 to 0.6" in text
+
+
 def test_findings_are_grouped_by_question():
     names = ("near copies", "nats a word of training", "nats a word", "KID", "coverage", "octave jumps")
     assert [question(finding(n)) for n in names] == ["Copying", "Copying", "Fidelity", "Fidelity", "Diversity", "Other"]

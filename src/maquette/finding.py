@@ -23,6 +23,7 @@ class Finding:
     reference  the floor: the same figure for real pieces in the place of generated ones; None where there is none
     n          generated pieces behind it
     direction  what is better: higher, lower, or near the reference
+    unit       of value, low, high and reference: "share", "nats", "pieces"; "" is a pure number
     sentence   what it says, in plain words
     """
 
@@ -35,6 +36,7 @@ class Finding:
     n: int
     direction: Literal["higher", "lower", "near"]
     sentence: str
+    unit: str = ""
 
 
 @dataclass(frozen=True)

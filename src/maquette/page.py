@@ -143,16 +143,14 @@ def _line(f: Finding, top: int) -> str:
         )
     if f.value in across:
         marks.append(f'<circle class="made" cx="{across[f.value]:.2f}%" cy="{middle}" r="4.5"/>')
-    value = f"{number(f.value)} {ARROW[f.direction]}"
+    value = escape(f"{quantity(f)} {ARROW[f.direction]}")
     texts = f'<text class="name" x="0" y="{top + 16}">{name}</text><text x="100%" y="{top + 16}" text-anchor="end">{value}</text>'
     return f"<g><title>{escape(_told(f))}</title>{texts}{''.join(marks)}</g>"
 
 
 def _told(f: Finding) -> str:
     floor = "no floor" if f.reference is None else f"floor {number(f.reference)}"
-    return (
-        f"{f.name} in {f.space} {number(f.value)}, {number(f.low)} to {number(f.high)}, {floor}, {BETTER[f.direction]}"
-    )
+    return f"{f.name} in {f.space} {quantity(f)}, {number(f.low)} to {number(f.high)}, {floor}, {BETTER[f.direction]}"
 
 
 def _row(f: Finding) -> str:
@@ -162,7 +160,7 @@ def _row(f: Finding) -> str:
             "",
             f"<span><strong>{escape(f.name)}</strong> <span class=soft>in {escape(f.space)}; {BETTER[f.direction]}</span></span>",
         ),
-        ("Value", f"<span><strong>{number(f.value)}</strong></span>"),
+        ("Value", f"<span><strong>{number(f.value)}</strong> <span class=soft>{escape(f.unit)}</span></span>"),
         ("95% interval", f"<span>{number(f.low)} to {number(f.high)}</span>"),
         ("Floor", f"<span>{floor}</span>"),
         ("N", f"<span>{f.n:,}</span>"),
@@ -177,6 +175,11 @@ def _row(f: Finding) -> str:
         )
         + "</tr>"
     )
+
+
+def quantity(f: Finding) -> str:
+    """The value with its unit."""
+    return f"{number(f.value)} {f.unit}".strip()
 
 
 def number(x: float) -> str:

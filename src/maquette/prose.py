@@ -95,6 +95,7 @@ def _distinct(ours: list[list[str]], theirs: list[list[str]], n: int) -> Finding
         len(ours),
         "near",
         said,
+        "share",
     )
 
 
@@ -170,6 +171,7 @@ def _self_bleu(ours: list[list[str]], theirs: list[list[str]], seed: int) -> Ite
         seed,
         "texts resemble each other by {value:.2f} (self-BLEU{there})",
         ".2f",
+        "",
     )
 
 
@@ -190,18 +192,25 @@ def _repetition(ours: list[list[str]], theirs: list[list[str]], seed: int) -> Fi
     reference = float(np.mean([repetition(p) for p in theirs])) if theirs else None
     scores = [repetition(p) for p in ours]
     return _mean(
-        "repetition", scores, reference, "near", seed, "{value:.1%} of a text's runs of 4 words repeat{there}", ".1%"
+        "repetition",
+        scores,
+        reference,
+        "near",
+        seed,
+        "{value:.1%} of a text's runs of 4 words repeat{there}",
+        ".1%",
+        "share",
     )
 
 
 def _mean(
-    name: str, scores: list[float], reference: float | None, direction: str, seed: int, said: str, shown: str
+    name: str, scores: list[float], reference: float | None, direction: str, seed: int, said: str, shown: str, unit: str
 ) -> Finding:
     value = float(np.mean(scores))
     low, high = mean_interval(torch.tensor(scores), seed)
     there = "" if reference is None else f"; {reference:{shown}} in held-out texts"
     said = said.format(value=value, there=there)
-    return Finding(name, SPACE, value, low, high, reference, len(scores), direction, said)  # type: ignore[arg-type]
+    return Finding(name, SPACE, value, low, high, reference, len(scores), direction, said, unit)  # type: ignore[arg-type]
 
 
 # ---- copying
@@ -307,7 +316,7 @@ def _copied(generated: Sequence[str], held: Sequence[str], training: Callable[[]
     low, high = mean_interval(torch.tensor(ours), seed)
     there = f" ({reference:.0f} for held-out texts)" if theirs else ""
     said = f"the longest span copied from the training texts is {value:.0f} characters on average{there}, {max(ours)} at most"
-    return Finding("longest copied span", SPACE, value, low, high, reference, len(ours), "lower", said)
+    return Finding("longest copied span", SPACE, value, low, high, reference, len(ours), "lower", said, "characters")
 
 
 # ---- forms
@@ -337,5 +346,14 @@ def _share(name: str, claims: list[bool], usual: list[bool], what: str, seed: in
     low, high = share_interval(torch.tensor(claims).double(), seed)
     there = f" ({reference:.0%} of held-out ones)" if usual else ""
     return Finding(
-        name, SPACE, value, low, high, reference, len(claims), "higher", f"{value:.0%} of texts keep {what}{there}"
+        name,
+        SPACE,
+        value,
+        low,
+        high,
+        reference,
+        len(claims),
+        "higher",
+        f"{value:.0%} of texts keep {what}{there}",
+        "share",
     )

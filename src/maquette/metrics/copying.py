@@ -46,7 +46,7 @@ def _copies(m: Material) -> Finding:
         f"{round(share * len(m.generated))} of {len(m.generated):,} {m.noun} lie nearer to a training one than {1 - RARE:.0%} "
         f"of the held-out {m.noun} do; {RARE * len(m.generated):.0f} would be usual."
     )
-    return Finding("near copies", m.space, share, low, high, RARE, len(m.generated), "lower", sentence)
+    return Finding("near copies", m.space, share, low, high, RARE, len(m.generated), "lower", sentence, "share")
 
 
 def _distance(m: Material) -> Finding:
@@ -57,7 +57,9 @@ def _distance(m: Material) -> Finding:
     low, high = interval(draws[0] / draws[1].clamp_min(1e-12))
     side = "nearer to" if value < 1 else "farther from"
     sentence = f"The typical piece lies {abs(value - 1):.0%} {side} its nearest training one than a held-out one does."
-    return Finding("distance to training", m.space, value, low, high, 1.0, len(made), "near", sentence)
+    return Finding(
+        "distance to training", m.space, value, low, high, 1.0, len(made), "near", sentence, "times the usual"
+    )
 
 
 def _weighted_median(x: Tensor, weights: Tensor) -> Tensor:
@@ -74,4 +76,6 @@ def _c_t(m: Material) -> Finding:
         "nearer to the train split than" if value < -2 else "farther from it than" if value > 2 else "as near to it as"
     )
     sentence = f"As a whole the {m.noun} lie {side} held-out ones (beyond -2 or 2 is more than chance); a few copies among many do not show."
-    return Finding("C_T", m.space, value, value - 1.96, value + 1.96, 0.0, len(m.generated), "near", sentence)
+    return Finding(
+        "C_T", m.space, value, value - 1.96, value + 1.96, 0.0, len(m.generated), "near", sentence, "deviations"
+    )

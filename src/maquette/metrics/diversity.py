@@ -38,6 +38,16 @@ def measure(m: Material) -> list[Finding]:
         value = float(scores.mean())
         sentence = f"{value:.0%} {words.format(noun=m.noun)}; with real ones in their place {floor:.0%}."
         found.append(
-            Finding(name, m.space, value, *share_interval(scores, m.seed), floor, len(m.generated), "higher", sentence)
+            Finding(
+                name,
+                m.space,
+                value,
+                *share_interval(scores, m.seed),
+                floor,
+                len(m.generated),
+                "higher",
+                sentence,
+                "share",
+            )
         )
     return found

@@ -105,16 +105,16 @@ def extrapolated_interval(generated: Tensor, real: Tensor, seed: int, draws: int
 
 def kid(generated: Tensor, real: Tensor) -> float:
     """(N, D), (M, D) -> squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased: about 0 for equals."""
-    return float(_discrepancy(*_kernels(generated, real), *(torch.ones(1, len(x)).double() for x in (generated, real))))
+    return float(discrepancy(*kernels(generated, real), *(torch.ones(1, len(x)).double() for x in (generated, real))))
 
 
 def kid_interval(generated: Tensor, real: Tensor, seed: int) -> tuple[float, float]:
     """Pieces are redrawn as weights, so that no kernel is computed twice."""
     weights = resamples(len(generated), seed), resamples(len(real), seed + 1)
-    return interval(_discrepancy(*_kernels(generated, real), *weights))
+    return interval(discrepancy(*kernels(generated, real), *weights))
 
 
-def _kernels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def kernels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Kernels (N, N), (M, M) without their diagonals, and (N, M)."""
     x, y = x.double(), y.double()
 
@@ -125,7 +125,7 @@ def _kernels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return kernel(x, x).fill_diagonal_(0), kernel(y, y).fill_diagonal_(0), kernel(x, y)
 
 
-def _discrepancy(xx: Tensor, yy: Tensor, xy: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def discrepancy(xx: Tensor, yy: Tensor, xy: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Kernels and the weights u (R, N), v (R, M) of R resamples -> (R,); a piece is never compared with itself."""
 
     def within(kernel: Tensor, w: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def _kid(m: Material) -> Finding:
     low, high = kid_interval(m.generated, m.test, m.seed)
     same = "no difference from real ones is found" if low <= max(floor, 0) else "they differ from real ones as a whole"
     sentence = f"Over all {m.noun} together, {same}; 0 means none, and a small number of {m.noun} does not inflate it."
-    return Finding("KID", m.space, value, low, high, floor, len(m.generated), "lower", sentence)
+    return Finding("KID", m.space, value, low, high, floor, len(m.generated), "lower", sentence, "squared discrepancy")
 
 
 def _frechet(m: Material) -> Finding:
@@ -171,7 +171,9 @@ def _frechet(m: Material) -> Finding:
             f"Inflated: {n} {m.noun} are too few for {m.test.shape[1]} features (at least {2 * m.test.shape[1]}); "
             "trust KID, or read it beside its floor only."
         )
-    return Finding("Frechet distance", m.space, value, low, high, floor, len(m.generated), "lower", sentence)
+    return Finding(
+        "Frechet distance", m.space, value, low, high, floor, len(m.generated), "lower", sentence, "squared distance"
+    )
 
 
 def _extrapolated(m: Material) -> list[Finding]:
@@ -184,7 +186,7 @@ def _extrapolated(m: Material) -> list[Finding]:
     low, high = extrapolated_interval(made, test, m.seed)
     sentence = f"The Frechet distance as it would be with {m.noun} without end: about 0 for equals, and a little below 0 by chance."
     name = "Frechet distance, extrapolated"
-    return [Finding(name, m.space, value, low, high, floor, len(m.generated), "lower", sentence)]
+    return [Finding(name, m.space, value, low, high, floor, len(m.generated), "lower", sentence, "squared distance")]
 
 
 def _shuffled(x: Tensor, seed: int) -> Tensor:
@@ -199,6 +201,6 @@ def _balls(m: Material) -> list[Finding]:
     thick = f"How thickly real {m.noun} lie around generated ones; far above its floor it means blurred or too typical."
     about, floor = around / K, float(real.double().mean() / K)
     return [
-        Finding("precision", m.space, value, *share_interval(inside, m.seed), share, n, "higher", words),
+        Finding("precision", m.space, value, *share_interval(inside, m.seed), share, n, "higher", words, "share"),
         Finding("density", m.space, float(about.mean()), *mean_interval(about, m.seed), floor, n, "near", thick),
     ]

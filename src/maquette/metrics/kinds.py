@@ -55,7 +55,16 @@ def measure(m: Material) -> list[Finding]:
     )
     return [
         Finding(
-            "lost kinds", m.space, value, min(low, value), max(high, value), floor, len(m.generated), "lower", sentence
+            "lost kinds",
+            m.space,
+            value,
+            min(low, value),
+            max(high, value),
+            floor,
+            len(m.generated),
+            "lower",
+            sentence,
+            "kinds",
         )
     ]
 

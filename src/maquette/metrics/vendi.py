@@ -41,4 +41,4 @@ def measure(m: Material) -> list[Finding]:
     value, floor = vendi(m.generated[:n]), vendi(m.train[:n])
     low, high = vendi_interval(m.generated[:n], m.seed)
     sentence = f"{n:,} {m.noun} are worth {value:.3g} wholly different ones; as many real ones are worth {floor:.3g}. Noise raises it."
-    return [Finding("Vendi score", m.space, value, low, high, floor, n, "near", sentence)]
+    return [Finding("Vendi score", m.space, value, low, high, floor, n, "near", sentence, "pieces")]

@@ -186,7 +186,7 @@ def _histogram(
     reference = float(divergence(np.sum([measure(p) for p in others], 0), training)) if others else None
     beside = "" if reference is None else f"; real pieces that were held back lie {reference:.3f} away"
     sentence = f"In {WORDS[name]}, new pieces lie {value:.3f} bits from the training pieces{beside}."
-    return Finding(name, "music", value, low, high, reference, len(made), "lower", sentence)
+    return Finding(name, "music", value, low, high, reference, len(made), "lower", sentence, "bits")
 
 
 def _groove(made: Sequence[Score], held: Sequence[Score], bar: int, seed: int) -> Finding | None:
@@ -199,6 +199,7 @@ def _groove(made: Sequence[Score], held: Sequence[Score], bar: int, seed: int) -
         seed,
         "Neighbouring bars share {:.0%} of their rhythm{}.",
         "{:.0%}",
+        "share",
     )
 
 
@@ -214,18 +215,21 @@ def _mean(
     seed: int,
     sentence: str,
     form: str,
+    unit: str,
 ) -> Finding:
     """The mean of one number a piece, beside that of held pieces; the sentence has places for both."""
     low, high = mean_interval(torch.tensor(own, dtype=torch.float64), seed)
     value, reference = float(np.mean(own)), float(np.mean(others)) if len(others) else None
     beside = "" if reference is None else f" (real pieces that were held back: {form.format(reference)})"
-    return Finding(name, "music", value, low, high, reference, len(own), direction, sentence.format(value, beside))
+    return Finding(
+        name, "music", value, low, high, reference, len(own), direction, sentence.format(value, beside), unit
+    )
 
 
 def _copied(made: Sequence[Score], held: Sequence[Score], runs: Sequence[np.ndarray], seed: int) -> Finding:
     own, others = (longest_shared([moves(p) for p in pieces], runs) + 1 for pieces in (made, held))
     words = f"The longest run a piece shares with a training piece, in any key, is {{:.1f}} notes{{}}; the longest of all is {own.max()}."
-    return _mean("copied run", own.astype(float), others.astype(float), "near", seed, words, "{:.1f}")
+    return _mean("copied run", own.astype(float), others.astype(float), "near", seed, words, "{:.1f}", "notes")
 
 
 def _faults(made: Sequence[Score], held: Sequence[Score], voices: int, seed: int) -> list[Finding]:
@@ -239,6 +243,7 @@ def _faults(made: Sequence[Score], held: Sequence[Score], voices: int, seed: int
             seed,
             f"{FAULTS[n].capitalize()}: {{:.2f}} in 100 beats{{}}.",
             "{:.2f}",
+            "faults",
         )
         for n in FAULTS
         if n in own[0]

@@ -119,9 +119,14 @@ def _one_name(model: Any, corpus: Corpus, p: Tensor, truth: Tensor) -> Examined:
     nats = -p.gather(1, truth[:, None]).squeeze(1).clamp_min(1e-9).log()
     sentence = f"{share:.1%} of {n:,} held-out pieces are named rightly; always saying {names[usual]!r} would be right for {floor:.1%}."
     findings = [
-        Finding("accuracy", WHERE, share, *wilson(share, n), floor, n, "higher", sentence),
+        Finding("accuracy", WHERE, share, *wilson(share, n), floor, n, "higher", sentence, "share"),
         _mean(
-            "nats of the right name", nats, None, "lower", "How surprised it is by the right name; 0 would be never."
+            "nats of the right name",
+            nats,
+            None,
+            "lower",
+            "How surprised it is by the right name; 0 would be never.",
+            "nats",
         ),
         *_surely(right, sure, model.sure),
         *(f for i, name in enumerate(names[:CLASSES]) if (f := _recall(name, right[truth == i])) is not None),
@@ -140,7 +145,7 @@ def _surely(right: Tensor, sure: Tensor, level: float) -> list[Finding]:
     words = (
         f"It answers {share:.1%} of the pieces and abstains from the others, where it is less than {level:.0%} sure."
     )
-    found = [Finding("answered", WHERE, share, *wilson(share, n), None, n, "higher", words)]
+    found = [Finding("answered", WHERE, share, *wilson(share, n), None, n, "higher", words, "share")]
     if 0 < int(sure.sum()) < n:
         among, m = float(right[sure].double().mean()), int(sure.sum())
         words = f"Of those that it answers {among:.1%} are right."
@@ -154,6 +159,7 @@ def _surely(right: Tensor, sure: Tensor, level: float) -> list[Finding]:
                 m,
                 "higher",
                 words,
+                "share",
             )
         )
     return found
@@ -173,6 +179,7 @@ def _recall(name: str, right: Tensor) -> Finding | None:
         n,
         "higher",
         f"Of {n} pieces of {name} {share:.0%} are found.",
+        "share",
     )
 
 
@@ -217,6 +224,7 @@ def _tags(model: Any, corpus: Corpus, p: Tensor, truth: Tensor) -> Examined:
             n,
             "higher",
             f"Of {exact:.1%} of the pieces every tag is right.",
+            "share",
         ),
         *(f for i, name in enumerate(model.names[:CLASSES]) if (f := _recall(name, said[truth[:, i], i])) is not None),
     ]
@@ -240,8 +248,15 @@ def regress(model: Any, corpus: Corpus, modality: Modality) -> Examined:
     spread = interval(1 - (weights @ squared) / n / second.clamp_min(1e-12))
     sentence = f"`{f.name}` of {n:,} held-out pieces is missed by {rmse:.4g} (root mean square); always saying {mean:.4g} misses it by {floor:.4g}."
     findings = [
-        Finding("RMSE", WHERE, rmse, *interval(((weights @ squared) / n).sqrt()), floor, n, "lower", sentence),
-        _mean("MAE", squared.sqrt(), float(usual.sqrt().mean()), "lower", "The mean distance from the right number."),
+        Finding("RMSE", WHERE, rmse, *interval(((weights @ squared) / n).sqrt()), floor, n, "lower", sentence, f.name),
+        _mean(
+            "MAE",
+            squared.sqrt(),
+            float(usual.sqrt().mean()),
+            "lower",
+            "The mean distance from the right number.",
+            f.name,
+        ),
         Finding(
             "R2",
             WHERE,
@@ -251,6 +266,7 @@ def regress(model: Any, corpus: Corpus, modality: Modality) -> Examined:
             n,
             "higher",
             f"{r2:.0%} of what varies is explained; the mean explains nothing.",
+            "share",
         ),
     ]
     return Examined(findings, [sentence])
@@ -272,7 +288,17 @@ def caption(model: Any, corpus: Corpus, modality: Modality) -> Examined:
     same = f"{share:.1%} of the captions are word for word the right ones."
     findings = [
         _nats(model, corpus),
-        Finding("same words", WHERE, share, *wilson(share, n), sum(t == usual for t in truth) / n, n, "higher", same),
+        Finding(
+            "same words",
+            WHERE,
+            share,
+            *wilson(share, n),
+            sum(t == usual for t in truth) / n,
+            n,
+            "higher",
+            same,
+            "share",
+        ),
         _mean("words met", near, float(floor.mean()), "higher", sentence),
     ]
     shown = [{"said": a, "right": b} for a, b in zip(said[:SHOWN], truth[:SHOWN], strict=True)]
@@ -309,7 +335,7 @@ def _nats(model: Any, corpus: Corpus) -> Finding:
     weights, value = resamples(len(nats_), 0), float(nats_.sum() / counts_.sum())
     span = interval((weights @ nats_) / (weights @ counts_))
     sentence = f"{value:.3f} nats a word; words by how often they occur in training cost {floor:.3f}."
-    return Finding("nats a word", WHERE, value, *span, floor, len(nats_), "lower", sentence)
+    return Finding("nats a word", WHERE, value, *span, floor, len(nats_), "lower", sentence, "nats")
 
 
 # ---- restore
@@ -356,7 +382,9 @@ def _pieces(model: Any, corpus: Corpus, modality: Modality) -> Examined:
     share = interval(drawn["restored"] / drawn["damaged"].clamp_min(1e-12))
     floor = float(mse["plain"].sum() / mse["damaged"].sum().clamp_min(1e-12))
     findings = [
-        Finding("PSNR", WHERE, value, *interval(damage.decibels(drawn["restored"])), plain, n, "higher", sentence),
+        Finding(
+            "PSNR", WHERE, value, *interval(damage.decibels(drawn["restored"])), plain, n, "higher", sentence, "dB"
+        ),
         Finding(
             "error left",
             WHERE,
@@ -366,12 +394,13 @@ def _pieces(model: Any, corpus: Corpus, modality: Modality) -> Examined:
             n,
             "lower",
             f"{left:.1%} of the squared error of the damage is left.",
+            "share",
         ),
     ]
     if alike["restored"]:
         like = {k: torch.cat(v) for k, v in alike.items()}
         words = f"Structural likeness; damaged pieces have {float(like['damaged'].mean()):.3f}."
-        findings.append(_mean("SSIM", like["restored"], float(like["plain"].mean()), "higher", words))
+        findings.append(_mean("SSIM", like["restored"], float(like["plain"].mean()), "higher", words, ""))
     lead = "Each row of four: the piece, what was left of it, the same repaired without learning, and restored."
     sections = [
         Section(
@@ -410,10 +439,20 @@ def _tokens(model: Any, corpus: Corpus) -> Examined:
     return Examined([_mean("hidden tokens foretold", share, plain, "higher", sentence)], [sentence])
 
 
-def _mean(name: str, scores: Tensor, floor: float | None, direction: Any, sentence: str) -> Finding:
+def _mean(
+    name: str, scores: Tensor, floor: float | None, direction: Any, sentence: str, unit: str = "share"
+) -> Finding:
     """The mean of one score a piece, with its bootstrap interval."""
     return Finding(
-        name, WHERE, float(scores.double().mean()), *mean_interval(scores, 0), floor, len(scores), direction, sentence
+        name,
+        WHERE,
+        float(scores.double().mean()),
+        *mean_interval(scores, 0),
+        floor,
+        len(scores),
+        direction,
+        sentence,
+        unit,
     )
 
 

@@ -94,7 +94,9 @@ def likelihoods(run: Run, corpus: Corpus, modality: Modality, seed: int, device:
             f"{value:.3f} nats a {unit} (perplexity {np.exp(value):.3g}) over {len(pieces)} held-out pieces{told}; "
             f"an n-gram that was fitted in seconds needs {reference:.3f}."
         )
-        yield Finding(f"nats a {unit}", "test split", value, low, high, reference, len(pieces), "lower", sentence)
+        yield Finding(
+            f"nats a {unit}", "test split", value, low, high, reference, len(pieces), "lower", sentence, "nats"
+        )
     unit = next(iter(counts))
     if corpus.spec.condition is not None:
         yield _told_nothing(model, corpus, unit, counts[unit], float(floor.sum() / counts[unit].sum()), seed)
@@ -103,7 +105,9 @@ def likelihoods(run: Run, corpus: Corpus, modality: Modality, seed: int, device:
     value, low, high = ratio(learnt, units_of(corpus, modality, known)[unit], seed)
     held = float(nats.sum() / counts[unit].sum())
     sentence = f"Training pieces cost {value:.3f} nats a {unit}, held-out ones {held:.3f}: the wider apart, the more was learnt by heart."
-    yield Finding(f"nats a {unit} of training", "train split", value, low, high, held, len(known), "near", sentence)
+    yield Finding(
+        f"nats a {unit} of training", "train split", value, low, high, held, len(known), "near", sentence, "nats"
+    )
 
 
 def _told_nothing(model: Any, corpus: Corpus, unit: str, count: Tensor, floor: float, seed: int) -> Finding:
@@ -113,7 +117,7 @@ def _told_nothing(model: Any, corpus: Corpus, unit: str, count: Tensor, floor: f
     known = ", ".join(f.name for f in corpus.spec.condition.fields)  # type: ignore[union-attr]
     sentence = f"{value:.3f} nats a {unit} where the model is told nothing of {known}, as the n-gram is not."
     return Finding(
-        f"nats a {unit}, told nothing", "test split", value, low, high, floor, len(pieces), "lower", sentence
+        f"nats a {unit}, told nothing", "test split", value, low, high, floor, len(pieces), "lower", sentence, "nats"
     )
 
 
