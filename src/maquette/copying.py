@@ -1,5 +1,5 @@
-"""Is a piece a copy of a training one? Distances to training pieces beside those of held-out pieces: a p-value over several spaces,
-a verdict, the exact interval of a count (Clopper and Pearson 1934) and C_T without cells (Meehan et al. 2020)."""
+"""Is a piece a copy of a training one? Distances to training pieces beside those of held-out pieces: a p-value over several spaces
+(conformal, Vovk et al. 2005), a verdict, the exact interval of a count (Clopper and Pearson 1934) and C_T without cells (Meehan et al. 2020)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ LEVEL = 0.01  # of the p-value from which a piece is close
 FEWEST = 99  # held-out pieces with fewer of which no p-value can be that small
 FEWEST_RANKED = 10  # of either kind, for C_T
 ROUNDING = 0.01  # of the usual distance: nearer than that is the same piece but for rounding
+ROWS = 256  # pieces that are held against all held-out ones at once
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ def judged(made: Mapping[str, np.ndarray], held: Mapping[str, np.ndarray]) -> li
     """
     rows, real = _table(made), _table(held)
     _check(rows, real)
-    each = {s: _p(real[s][:, 0], rows[s][:, 0]) for s in rows}
-    usual = {s: _p(real[s][:, 0], real[s][:, 0]) for s in rows}
-    least = np.stack(list(each.values())).min(0)
-    p = _p(np.stack(list(usual.values())).min(0), least)
-    alone = np.stack([_alone(rows[s], real[s]) & (each[s] <= LEVEL) for s in rows]).any(0)
-    where = np.stack(list(each.values())).argmin(0)
-    words = np.where(p > LEVEL, "new", np.where(alone, "copy", "close"))
+    near, usual = (np.stack([t[s][:, 0] for s in rows]) for t in (rows, real))
+    each = np.stack([1 + np.searchsorted(np.sort(u), x, side="right") for x, u in zip(near, usual, strict=True)])
+    blocks = [slice(k, k + ROWS) for k in range(0, near.shape[1], ROWS)]
+    p = np.concatenate([_p(near[:, b], each[:, b], usual) for b in blocks])
+    rare = each / (1 + usual.shape[1]) <= LEVEL
+    alone = np.stack([_alone(rows[s], real[s]) for s in rows])
+    where = np.lexsort((near / _middle(usual)[:, None], each), axis=0)[0]
+    words = np.where(p > LEVEL, "new", np.where((alone & rare).any(0), "copy", "close"))
     return [Verdict(str(w), float(q), list(rows)[k]) for w, q, k in zip(words, p, where, strict=True)]
 
 
@@ -64,9 +66,26 @@ def _check(rows: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> No
             raise CorpusError(f"every held-out piece is identical to a training one in {space}; prepare without twins")
 
 
-def _p(held: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """(1 + held-out at least as near) / (1 + held-out)."""
-    return (1 + np.searchsorted(np.sort(held), made, side="right")) / (1 + len(held))
+def _p(made: np.ndarray, rank: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """made, rank (S, n), held (S, m) -> (n,): the share of a piece and all held-out ones that are as suspicious as it is, where each of
+    these m + 1 is ranked among all of them. So chance alone gives at most p a p of p, however many spaces there are and whatever they
+    have in common (a full conformal p-value, Vovk et al. 2005).
+
+    The most suspicious has the least rank in any space; of equal ones that which is nearer, beside what is usual in its space.
+    """
+    behind = np.stack([np.searchsorted(np.sort(h), h, side="right") for h in held])
+    ranks = (behind[:, None] + (made[:, :, None] <= held[:, None])).min(0)
+    middle = _middle(held, made)
+    ratios = (held[:, None] / middle[:, :, None]).min(0)
+    least, ratio = rank.min(0)[:, None], (made / middle).min(0)[:, None]
+    return (1 + ((ranks < least) | ((ranks == least) & (ratios <= ratio))).sum(1)) / (1 + held.shape[1])
+
+
+def _middle(held: np.ndarray, made: np.ndarray | None = None) -> np.ndarray:
+    """(S,): the median in each space; or (S, n): that of the held-out pieces and one other. Above 0."""
+    ordered, k = np.sort(held, axis=1), (held.shape[1] + 1) // 2
+    found = ordered[:, k] if made is None else np.clip(made, ordered[:, [k - 1]], ordered[:, [k]])
+    return np.maximum(found, 1e-12)
 
 
 def _alone(made: np.ndarray, held: np.ndarray) -> np.ndarray:
