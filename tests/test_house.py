@@ -47,7 +47,7 @@ FLOORS = [  # a file imports from lower floors only; within guard/, nets/, prete
     ["recipe"],
     ["corpus", "run", "modalities", "models", "pretext", "tasks", "adapters", "metrics"],
     ["features", "feedback", "likelihood", "prior", "starting", "trackers"],
-    ["probing"],
+    ["encoders", "probing"],
     ["verbs"],
     ["show", "screen"],
     ["api"],

@@ -349,7 +349,10 @@ def audit(
         int | None, typer.Option(help="pieces to judge; none: as many as the test split, at most 2,000")
     ] = None,
     judge: Annotated[
-        Path | None, typer.Option(help="a pretext run that judges; none: an encoder trained for the audit")
+        Path | None,
+        typer.Option(
+            help="what judges: a pretext run, an .onnx file, a Hugging Face folder; none: an encoder trained for the audit"
+        ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="a policy whose gates must hold; exit status 1 where not")] = None,
 ) -> None:

@@ -291,18 +291,32 @@ class Lent:
     def __init__(self, embedder: Embedder, corpus: Source, hash: str, words: str, limit: int = 5000):
         self.embedder, self.hash, self.words = embedder, hash, words
         with torch.inference_mode():
-            rows = torch.cat([embedder.embed(b.x).float() for b in corpus.once("train", BATCH, limit)])
+            rows = torch.cat([self._rows(b.x) for b in corpus.once("train", BATCH, limit)])
+        if broken := int((~rows.isfinite().all(1)).sum()):
+            raise SettingError(
+                f"the features of this judge are not finite for {broken} of {len(rows)} training pieces, so nothing can be measured in them; "
+                "give another --judge, or none"
+            )
         self.mean, std = rows.mean(0), rows.std(0)
         self.alive = std > 1e-6
         self.std = std[self.alive]
-        if not rows.isfinite().all() or not self.alive.any():
+        if not self.alive.any():
             raise SettingError(
-                "the features of this judge say nothing about this corpus: they are not finite, or never vary"
+                f"the features of this judge are the same for all {len(rows)} training pieces, so it tells none apart; give another --judge, or none"
             )
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """(B, D). Raises SettingError for anything else."""
+        rows = self.embedder.embed(x.float())
+        if rows.ndim != 2 or len(rows) != len(x):
+            raise SettingError(
+                f"a judge gives one row of features a piece, ({len(x)}, D); of {len(x)} pieces this one made {tuple(rows.shape)}"
+            )
+        return rows.float()
 
     @property
     def judge(self) -> Lent:
         return self
 
     def embed(self, x: Tensor) -> Tensor:
-        return ((self.embedder.embed(x.float()) - self.mean)[:, self.alive]) / self.std
+        return (self._rows(x) - self.mean)[:, self.alive] / self.std

@@ -31,6 +31,7 @@ from maquette.verbs.costing import cost_of, told
 from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
+from maquette.verbs.lending import lend
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
 FEWEST = 10  # held-out pieces below which nothing can be measured against them
@@ -107,7 +108,8 @@ def audit(
     corpus   the one it was trained on, where that has moved
     against  another one, to which it is compared as if it had been trained on that: how far it is before it is adapted
     samples  none: as many as the test split has, at least 48 and at most 2,000. Raises RunError, CorpusError, SettingError.
-    judge    a run with features (`maquette pretrain`) in which pieces are compared; none: an encoder trained for the audit
+    judge    a run with features (`maquette pretrain`) or an encoder of others (see encoders.py) in which pieces are compared; none: an
+             encoder trained for the audit
     """
     if against is not None:
         corpus = fitted_to(run, against)
@@ -132,7 +134,7 @@ def audit(
         return Audit(
             *examine(run, corpus, modality, folder, {k: about[k] for k in ("run", "weights", "model")}, device)
         )
-    lent = lend(judge, corpus) if judge is not None else None
+    lent = lend(judge, run, corpus) if judge is not None else None
     if corpus.spec.space.ragged:
         found = reading.read(run, corpus, modality, samples, seed, device)
         about["cost"] = cost_of(run, found.seconds, len(found.works.generated))
@@ -143,30 +145,6 @@ def audit(
     about["cost"] = cost_of(run, time.perf_counter() - started, n)
     evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces", judge=lent)
     return write(evidence, generated, corpus, modality, folder, about)
-
-
-def lend(judge: Run | str | Path, corpus: Corpus) -> Lent:
-    """A run's features as the judge of a corpus. Raises SettingError where it has none, or was made for other pieces."""
-    run = judge if isinstance(judge, Run) else Run.open(judge)
-    space = corpus.spec.space
-    if space.kind != "grid":
-        raise SettingError(
-            "--judge compares grids; sequences are judged by likelihood and by their modality's own figures"
-        )
-    if run.codec is not None or not hasattr(model := run.load_model(), "embed"):
-        raise SettingError(
-            f"{run.path} is a run of {run.recipe.model}, which holds no features; a run of `pretrain` does"
-        )
-    if run.spec.space != space:
-        raise SettingError(
-            f"{run.path} knows pieces of shape {run.spec.space.shape}, those of this corpus have {space.shape}; pretrain on a corpus of "
-            "that shape"
-        )
-    source = run.facts["corpus"]
-    same = "this corpus" if source["fingerprint"] == corpus.fingerprint else f"the corpus {source['name']}"
-    blind = " without labels" if getattr(model, "probed", False) else ""
-    words = f"the features of {run.path.name}, a run of {run.recipe.model} that learnt from {same}{blind}"
-    return Lent(model, corpus, identity(run), words)
 
 
 def corpus_of(run: Run) -> Corpus:

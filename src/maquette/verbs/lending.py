@@ -1,0 +1,78 @@
+"""lending: a judge of an audit that was trained elsewhere, a run or an encoder of others, and the proof that it shares no weights with the run
+that is judged."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from maquette.corpus import Corpus
+from maquette.encoders import encoder_at
+from maquette.errors import MaquetteError, SettingError
+from maquette.features import Lent
+from maquette.run import Run, identity
+
+
+def lend(judge: Run | str | Path, run: Run, corpus: Corpus) -> Lent:
+    """The features of a run, or of an encoder of others, as the judge of `run` on a corpus. Raises SettingError where there are none, where
+    they were made for other pieces, or where run and judge share weights; MissingExtra.
+    """
+    space = corpus.spec.space
+    if space.kind != "grid":
+        raise SettingError(
+            "--judge compares grids; sequences are judged by likelihood and by their modality's own figures"
+        )
+    if not isinstance(judge, Run) and Path(judge).exists() and not Run.exists(Path(judge)):
+        found = encoder_at(Path(judge), space)
+        return Lent(found.embedder, corpus, found.hash, found.words)
+    return _of_run(judge if isinstance(judge, Run) else Run.open(judge), run, corpus)
+
+
+def _of_run(judge: Run, run: Run, corpus: Corpus) -> Lent:
+    if judge.codec is not None or not hasattr(model := judge.load_model(), "embed"):
+        raise SettingError(
+            f"{judge.path} is a run of {judge.recipe.model}, which holds no features; a run of `pretrain` does"
+        )
+    space = corpus.spec.space
+    if judge.spec.space != space:
+        raise SettingError(
+            f"{judge.path} knows pieces of shape {judge.spec.space.shape}, those of this corpus have {space.shape}; pretrain on a corpus of "
+            "that shape"
+        )
+    strangers(run, judge)
+    source = judge.facts["corpus"]
+    same = "this corpus" if source["fingerprint"] == corpus.fingerprint else f"the corpus {source['name']}"
+    blind = " without labels" if getattr(model, "probed", False) else ""
+    words = f"the features of {judge.path.name}, a run of {judge.recipe.model} that learnt from {same}{blind}"
+    return Lent(model, corpus, identity(judge), words)
+
+
+def strangers(run: Run, judge: Run) -> None:
+    """Raises SettingError where the two share weights (one began from the other, or both from a third), or the run learnt to please the judge."""
+    ours, theirs = lineage(run), lineage(judge)
+    shared = [mark for mark in ours if mark in theirs]
+    if shared:
+        at = ours[shared[0]]
+        told = {str(judge.path): f"{run.path} began from it", str(run.path): f"it began from {run.path}"}
+        how = told.get(at, f"both began from {at}")
+    elif run.facts.get("perceptual") in theirs:
+        how = f"{run.path} was trained to please it (perceptual)"
+    else:
+        return
+    raise SettingError(
+        f"{judge.path} may not judge {run.path}: {how}, and a judge that shares what the generator learnt is partial to it. Give another --judge, "
+        "or none: then an encoder is trained for the audit"
+    )
+
+
+def lineage(run: Run) -> dict[str, str]:
+    """Marks of weights that are in a run, and where they came from: its own, those of its codec and partner, and of all that it began from,
+    as far as those runs can still be found. A mark is a fingerprint of weights, or a folder, for a start may have been trained on since."""
+    found = {str(run.path.resolve()): str(run.path), identity(run): str(run.path)}
+    for part in (run.codec, run.partner):
+        found |= lineage(part) if part is not None else {}
+    if start := run.facts.get("start"):
+        found |= {str(Path(start["run"]).resolve()): start["run"], start["fingerprint"]: start["run"]}
+        with suppress(MaquetteError):
+            found |= lineage(Run.open(start["run"]))
+    return found
