@@ -36,6 +36,7 @@ NAMES = {
     "Vendi score",
     "lost kinds",
     "C_T",
+    "homogeneity",
 }
 
 
@@ -237,9 +238,10 @@ def test_a_run_is_audited_from_one_call_and_the_page_asks_nobody(corpus: Corpus,
     assert made.words.count("\n") == 2 and made.page == run.path / "audit" / "audit.html"
     facts = json.loads((made.folder / "audit.json").read_text())
     assert facts["verdict"] == list(made.evidence.verdict) and len(facts["findings"]) == len(made.findings)
-    assert {f["name"] for f in facts["findings"]} == NAMES - {"lost kinds"}  # 48 pieces are too few
+    labels = {"representation", "share of circle", "share of square", "consistency"}
+    assert {f["name"] for f in facts["findings"]} == (NAMES | labels) - {"lost kinds"}  # 48 pieces are too few
     assert all(f["low"] is not None and f["reference"] is not None and f["n"] == 48 for f in facts["findings"])
-    assert {f["name"] for f in facts["findings"] if not f["unit"]} == {"density"}  # a pure number
+    assert {f["name"] for f in facts["findings"] if not f["unit"]} == {"density", "homogeneity"}  # pure numbers
     assert {f["unit"] for f in facts["findings"] if f["name"] == "precision"} == {"share"}
     assert facts["judge"]["hash"] == made.evidence.judge.hash
     assert (made.folder / "closest.png").read_bytes().startswith(b"\x89PNG")

@@ -40,12 +40,32 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What a judge that learnt labels says of pieces.
+
+    names      of the k labels that it tells apart; all else are places among them
+    told       (n,) of generated pieces
+    asked      (n,) what was asked for, -1 where nothing it knows was; None: the model is not asked for labels
+    held_told, held  (m,) of the held-out pieces that have one of these labels, and which they have
+    shares     (k,) float64: how often each is among the training pieces that have one
+    """
+
+    names: tuple[str, ...]
+    told: Tensor
+    asked: Tensor | None
+    held_told: Tensor
+    held: Tensor
+    shares: Tensor
+
+
+@dataclass(frozen=True)
 class Material:
     """What a metric may look at, in one space of features.
 
     generated (n, D), test (m, D) without twins, train (t, D): as many real pieces of the train split as were generated;
     generated_to_train (n,), test_to_train (m,): distance to the nearest piece of the whole train split
     noun       "pictures", for sentences
+    labels     in the space of the judge, where it learnt labels
     """
 
     space: str
@@ -56,6 +76,7 @@ class Material:
     generated_to_train: Tensor
     test_to_train: Tensor
     seed: int = 0
+    labels: Labels | None = None
 
 
 def resamples(n: int, seed: int, draws: int = DRAWS) -> Tensor:

@@ -43,13 +43,15 @@ svg .made { fill: var(--made); } svg .real { fill: var(--real); } svg line { str
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 BETTER = {"higher": "higher is better", "lower": "lower is better", "near": "near its floor is best"}
 QUESTIONS = {  # words in the names of findings that answer it; the first that fits
+    "Representation": ("representation", "share of "),
+    "Consistency": ("consistency",),
     "Copying": ("copies", "copied", "C_T", "distance to training", "of training"),
     "Fidelity": ("precision", "density", "KID", "Frechet", "nats", "accuracy", "kept"),
-    "Diversity": ("recall", "coverage", "Vendi", "lost kinds", "distinct", "variety"),
+    "Diversity": ("recall", "coverage", "Vendi", "lost kinds", "homogeneity", "distinct", "variety"),
 }
 ARROW = {"higher": "↑", "lower": "↓", "near": "≈"}
 OTHER = "Other"
-SHOWN = ("Fidelity", "Diversity", "Copying", OTHER)  # their order on the page
+SHOWN = ("Fidelity", "Consistency", "Diversity", "Representation", "Copying", OTHER)  # their order on the page
 ROW = 48  # pixels a finding takes in the plot
 LEGEND = (
     "Dot: the value. Bar: its 95% interval. Upright stroke: the floor. Each line has its own scale and includes zero. "

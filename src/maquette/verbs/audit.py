@@ -6,7 +6,7 @@ import importlib
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
 from maquette.verbs.lending import lend
+from maquette.verbs.telling import labels_told, teller_of, unlabelled
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
 FEWEST = 10  # held-out pieces below which nothing can be measured against them
@@ -143,7 +144,8 @@ def audit(
     started = time.perf_counter()
     generated = as_written(draw(run, n, seed, device), modality)
     about["cost"] = cost_of(run, time.perf_counter() - started, n)
-    evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces", judge=lent)
+    asked = run.usual_condition(range(seed, seed + n))
+    evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces", judge=lent, asked=asked)
     return write(evidence, generated, corpus, modality, folder, about)
 
 
@@ -177,9 +179,15 @@ def as_written(generated: Tensor, modality: Modality) -> Tensor:
 
 
 def assess(
-    generated: Tensor, corpus: Corpus, *, seed: int = 0, noun: str = "pieces", judge: Known | Lent | None = None
+    generated: Tensor,
+    corpus: Corpus,
+    *,
+    seed: int = 0,
+    noun: str = "pieces",
+    judge: Known | Lent | None = None,
+    asked: Tensor | None = None,
 ) -> Evidence:
-    """generated (n, *space.shape) against a corpus, by every file of metrics/."""
+    """generated (n, *space.shape) against a corpus, by every file of metrics/. asked (n, condition.width): what each should be."""
     if generated.shape[1:] != corpus.spec.space.shape:
         raise SettingError(f"pieces of shape {corpus.spec.space.shape} are judged; {tuple(generated.shape[1:])} came")
     known = judge or judge_of(corpus)
@@ -189,24 +197,39 @@ def assess(
     test = embed(spaces, (b.x for b in corpus.once("test", BATCH, held)))
     train = embed(spaces, (b.x for b in corpus.once("train", BATCH, min(len(generated), corpus.size("train")))))
     nearest = search(spaces, {s: torch.cat([made[s], test[s]]) for s in spaces}, corpus)
+    teller = teller_of(known, corpus)
+    labels = None if teller is None or held < FEWEST else labels_told(teller, generated, asked, corpus, held)
     found: list[Finding] = []
     notes, distances, features, few = [], {}, {}, min(held, len(generated)) < FEWEST
     for space in spaces:
         to_train = nearest[space].distance.split([len(generated), held])
         distances[space] = to_train
         kept = distinct(test[space])
-        if len(kept) < held:
-            notes.append(f"{held - len(kept)} of {held} held-out {noun} repeat another in {space} and were left out")
+        notes += repeats(made[space], test[space], kept, space, noun)
         features[space] = made[space], test[space][kept]
         material = Material(space, noun, made[space], test[space][kept], train[space], *to_train, seed)
+        material = replace(material, labels=labels) if space == "judge" else material
         found += [] if few or len(kept) < FEWEST else measure(material)
-    if not found:
-        notes.append(
-            f"fewer than {FEWEST} generated or {FEWEST} different held-out {noun}: nothing was measured against them"
-        )
+    if few:
+        notes.append(f"fewer than {FEWEST} generated or held-out {noun}: nothing was measured against them")
     pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
+    notes += [why for why in [unlabelled(corpus)] if why and teller is None]
     said, told = verdict(found, pairs, noun, held), copies(pairs, distances, corpus)
     return Evidence(tuple(found), said, tuple(notes), pairs, distances, known, features, told)
+
+
+def repeats(made: Tensor, test: Tensor, kept: Tensor, space: str, noun: str) -> list[str]:
+    """What is to be said of pieces that are the same in a space; kept: numbers of the held-out ones that repeat none."""
+    told, again = [], len(made) - len(distinct(made))
+    if again:
+        told.append(f"{again} of {len(made)} generated {noun} repeat another in {space}")
+    if len(kept) < len(test):
+        told.append(
+            f"{len(test) - len(kept)} of {len(test)} held-out {noun} repeat another in {space} and were left out"
+        )
+        if len(kept) < FEWEST:
+            told.append(f"only {len(kept)} different ones are left, so nothing was measured in {space}")
+    return told
 
 
 @torch.inference_mode()
