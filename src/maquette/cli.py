@@ -470,6 +470,7 @@ def _follow(progress: Any, corpus: Any, out: Path) -> bool:
     finished = watch(progress, corpus)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
+        _card(out)
     return finished
 
 
@@ -550,8 +551,19 @@ def _audit(
     made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
+    _card(run.path)
     if asked and not gated(asked, made.findings, made.folder, typer.echo):
         raise typer.Exit(1)
+
+
+def _card(run: Path) -> None:
+    """Say so where a card was edited by a person, and the new one lies beside it."""
+    from maquette.verbs.carding import BESIDE, NAME, is_ours
+
+    if (run / NAME).is_file() and not is_ours(run / NAME):
+        beside = run / BESIDE
+        new = f"; the new one is {beside}" if beside.is_file() and is_ours(beside) else ""
+        typer.echo(f"card: {run / NAME} was edited by hand and stays as it is{new}")
 
 
 def _compare(runs: list[Run], corpus: Path | None, *, against: Path | None, **options: Any) -> None:
