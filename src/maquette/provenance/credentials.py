@@ -87,10 +87,9 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     manifest = None if carries(path) else _manifest_beside(path)
     if manifest is None and not carries(path):
         return "none", {}
-    trust = {"verify": {"verify_trust": True}}
-    root = keys.folder() / "root.pem"
-    if root.is_file():
-        trust["trust"] = {"user_anchors": root.read_text()}
+    trust: dict[str, Any] = {"verify": {"verify_trust": True}}
+    if roots := _roots():
+        trust["trust"] = {"user_anchors": roots}
     content, kind = io.BytesIO(path.read_bytes()), CARRIERS.get(path.suffix.lower(), ANY)
     try:
         reader = c2pa.Reader.try_create(kind, content, manifest, context=c2pa.Context.from_dict(trust))
@@ -113,6 +112,12 @@ def _papers(assertions: list[dict[str, Any]]) -> dict[str, Any]:
     except (IndexError, KeyError, TypeError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _roots() -> str:
+    """One's own, and those of signers that this person put into known/ beside it."""
+    place = keys.folder()
+    return "\n".join(p.read_text() for p in (place / "root.pem", *sorted(place.glob("known/*.pem"))) if p.is_file())
 
 
 def _manifest_beside(path: Path) -> bytes | None:
