@@ -29,6 +29,7 @@ _HOMES = {
     "open_run": "api",
     "Corpus": "corpus",
     "Piece": "piece",
+    "Marks": "provenance.finishing",
     "Modality": "piece",
     "Space": "space",
     "DataSpec": "space",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from maquette.corpus import Corpus
 from maquette.piece import Piece
+from maquette.provenance.finishing import Marks
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
 from maquette.verbs import adapt as _adapt
@@ -35,16 +36,22 @@ class Trained:
     def path(self) -> Path:
         return self.run.path
 
-    def generate(self, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
-        """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish)."""
-        return generate(self, n, device=device, **wish)
+    def generate(self, n: int = 16, *, device: str = "auto", marks: Marks | None = None, **wish: Any) -> list[Piece]:
+        """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish).
+
+        marks: what their files get when they are saved; none: labels "eu", the ledger, a signature where the extra is installed.
+        """
+        return generate(self, n, device=device, marks=marks, **wish)
 
     def answer(self, source: str | Path, *, device: str = "auto", **wish: Any) -> Any:
         """What a run of a task says about a file: .facts, .words, and .piece where it restores one. wish: keep, seed, temperature."""
         return _answer.answer(self.run, _generate.Wish(source=str(source), **wish), device)
 
-    def interpolate(self, first: int, last: int, frames: int = 24, **wish: Any) -> list[Piece]:
-        return _generate.interpolate(self.run, first, last, frames, _generate.Wish(**wish))
+    def interpolate(
+        self, first: int, last: int, frames: int = 24, *, marks: Marks | None = None, **wish: Any
+    ) -> list[Piece]:
+        made = _generate.interpolate(self.run, first, last, frames, _generate.Wish(**wish))
+        return _marked(made, marks)
 
     def audit(self, corpus: Corpus | str | Path | None = None, **options: Any) -> Any:
         return audit(self, corpus, **options)
@@ -181,9 +188,17 @@ def open_run(path: str | Path) -> Trained:
     return Trained(Run.open(Path(path)))
 
 
-def generate(run: Trained | str | Path, n: int = 16, *, device: str = "auto", **wish: Any) -> list[Piece]:
+def generate(
+    run: Trained | str | Path, n: int = 16, *, device: str = "auto", marks: Marks | None = None, **wish: Any
+) -> list[Piece]:
+    """n pieces; `piece.save(path)` writes one with the papers that the command line gives: Marks(labels, sign, watermark, visible)."""
     run = run if isinstance(run, Trained) else open_run(run)
-    return _generate.generate(run.run, n, _generate.Wish(**wish), device)
+    return _marked(_generate.generate(run.run, n, _generate.Wish(**wish), device), marks)
+
+
+def _marked(pieces: Sequence[Piece], marks: Marks | None) -> list[Piece]:
+    chosen = marks or Marks()
+    return [replace(piece, marks=chosen) for piece in pieces]
 
 
 def audit(run: Trained | str | Path, corpus: Corpus | str | Path | None = None, **options: Any) -> Any:
@@ -212,10 +227,18 @@ def export(
 
 
 def create(
-    source: str | Path, *, minutes: float = 5.0, out: str | Path | None = None, n: int = 16, **choices: Any
+    source: str | Path,
+    *,
+    minutes: float = 5.0,
+    out: str | Path | None = None,
+    n: int = 16,
+    marks: Marks | None = None,
+    **choices: Any,
 ) -> Trained:
     """prepare + train + generate + audit; pieces and report lie in the run's folder."""
     run = train(prepare(source), out=out, minutes=minutes, **choices)
-    _generate.save(run.generate(n), _generate.next_folder(run.run))
+    pieces, folder = run.generate(n, marks=marks), _generate.next_folder(run.run)
+    _generate.save(pieces, folder)
+    _generate.sheet(pieces, folder, pieces[0].marks)
     run.audit()
     return run

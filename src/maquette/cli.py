@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ Minutes = Annotated[float | None, typer.Option(help="of training")]
 Size = Annotated[str | None, typer.Option(help="of the networks: tiny, small, medium, large")]
 Seed = Annotated[int | None, typer.Option(help="of weights, order and noise")]
 Trackers = Annotated[str, typer.Option("--log", help="tensorboard,wandb; log.jsonl is always written")]
+Labels = Annotated[str, typer.Option(help="marks that machines read: eu, cn, both, off")]
 Conditions = Annotated[list[str] | None, typer.Option("--condition", "-c", help="what to ask for: label=dragon")]
 
 
@@ -69,12 +71,15 @@ def create(
     size: Size = None,
     seed: Seed = None,
     n: Annotated[int, typer.Option("-n", help="new pieces")] = 16,
+    labels: Labels = "eu",
     settings: Settings = None,
 ) -> None:
     """prepare + train + generate + audit in one line."""
     from maquette.api import to_recipe
+    from maquette.provenance.finishing import Marks
     from maquette.verbs.train import usual_place
 
+    marks = Marks(labels)
     recipe = to_recipe(None, {"model": model, "minutes": minutes, "size": size, "seed": seed}, [])
     corpus = _prepare(source, None, "auto", [])
     recipe = to_recipe(recipe, {}, settings or [])
@@ -84,7 +89,7 @@ def create(
     from maquette.run import Run
 
     run = Run.open(place)
-    _make(run, n, _wish(seed=seed or 0), None)
+    _make(run, n, _wish(seed=seed or 0), None, marks=marks)
     _audit(run, None)
 
 
@@ -290,7 +295,10 @@ def generate(
     ] = None,
     liked: Annotated[bool, typer.Option("--liked", help="each the best of several, by RUN/ratings.jsonl")] = False,
     of: Annotated[int, typer.Option("--of", help="how many each of --liked is the best of")] = 8,
-    labels: Annotated[str, typer.Option(help="marks that machines read: eu, cn, both, off")] = "eu",
+    labels: Labels = "eu",
+    visible: Annotated[
+        bool, typer.Option("--visible", help="a mark people see: AI on pictures, a line of text")
+    ] = False,
     sign: Annotated[bool | None, typer.Option("--sign/--no-sign", help="by C2PA; usual where it is installed")] = None,
     watermark: Annotated[bool, typer.Option("--watermark", help="a keyed one, in pictures from 64 pixels")] = False,
     out: Out = None,
@@ -300,7 +308,7 @@ def generate(
     from maquette.provenance.finishing import Marks
     from maquette.verbs.heads import is_task
 
-    marks = Marks(labels, sign, watermark)
+    marks = Marks(labels, sign, watermark, visible)
     wish = _wish(
         seed=seed,
         condition=_pairs(condition or []),
@@ -331,12 +339,12 @@ def generate(
     else:
         opened = _run_at(run)
     if is_task(opened.stage):
-        _answered(opened, wish, out, device)
+        _answered(opened, wish, out, device, marks)
     elif interpolate:
         _walk(opened, interpolate, frames, wish, out, device, marks)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
-        _make(opened, n, wish, out, device, wanted, marks)
+        _make(opened, n, wish, out, device, wanted, marks=marks)
 
 
 @app.command()
@@ -462,6 +470,7 @@ def _follow(progress: Any, corpus: Any, out: Path) -> bool:
     finished = watch(progress, corpus)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"run: {out}" if finished else f"stopped and saved: {out}; the same line goes on")
+        _card(out)
     return finished
 
 
@@ -472,25 +481,33 @@ def _make(
     out: Path | None,
     device: str = "auto",
     formats: tuple[str, ...] = (),
-    marks: Any = None,
+    *,
+    marks: Any,
 ) -> None:
     from maquette.verbs.generate import generating, next_folder, save
+    from maquette.verbs.generate import sheet as sheet_of
 
+    _tell(marks)
     folder = out or next_folder(run)
     pieces = []
     for piece in generating(run, n, wish, device):
         pieces.append(piece)
         save([piece], folder, formats, marks)
-    sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
-    typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet}")
+    typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet_of(pieces, folder, marks)}")
 
 
-def _answered(run: Run, wish: Any, out: Path | None, device: str) -> None:
+def _tell(marks: Any) -> None:
+    """Once, on the machine's first pieces: that they have papers, and where the key lies."""
+    if marks.news:
+        typer.echo(marks.news)
+
+
+def _answered(run: Run, wish: Any, out: Path | None, device: str, marks: Any) -> None:
     from maquette.verbs.answer import answer, save
     from maquette.verbs.generate import next_folder
 
     found = answer(run, wish, device)
-    typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run))}")
+    typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run), marks)}")
 
 
 def _stream(run: Run, wish: Any, device: str) -> None:
@@ -503,14 +520,16 @@ def _stream(run: Run, wish: Any, device: str) -> None:
 
 def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str, marks: Any) -> None:
     from maquette.verbs.generate import interpolate as verb
-    from maquette.verbs.generate import next_folder, save
+    from maquette.verbs.generate import next_folder, papered, save
+    from maquette.verbs.generate import sheet as sheet_of
 
+    _tell(marks)
     folder = out or next_folder(run)
     pieces = verb(run, *seeds, frames, wish, device)
     save(pieces, folder, marks=marks)
-    sheet = pieces[0].modality.sheet(pieces, folder / "sheet.png")
-    film = pieces[0].modality.animate(pieces + pieces[::-1], folder / "way.gif")
-    typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet}\nanimation: {film}")
+    seen = [replace(piece, content=marks.shown(piece.content)) for piece in pieces]
+    film = papered(pieces[0].modality.animate(seen + seen[::-1], folder / "way.gif"), pieces, marks)
+    typer.echo(f"frames: {len(pieces)} in {folder}\nsheet: {sheet_of(pieces, folder, marks)}\nanimation: {film}")
 
 
 def _audit(
@@ -532,8 +551,19 @@ def _audit(
     made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
+    _card(run.path)
     if asked and not gated(asked, made.findings, made.folder, typer.echo):
         raise typer.Exit(1)
+
+
+def _card(run: Path) -> None:
+    """Say so where a card was edited by a person, and the new one lies beside it."""
+    from maquette.verbs.carding import BESIDE, NAME, is_ours
+
+    if (run / NAME).is_file() and not is_ours(run / NAME):
+        beside = run / BESIDE
+        new = f"; the new one is {beside}" if beside.is_file() and is_ours(beside) else ""
+        typer.echo(f"card: {run / NAME} was edited by hand and stays as it is{new}")
 
 
 def _compare(runs: list[Run], corpus: Path | None, *, against: Path | None, **options: Any) -> None:

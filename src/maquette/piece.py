@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from maquette.errors import ContentError
 from maquette.finding import Finding
 from maquette.space import Batch, Constraint, Likelihood, Space
 
+if TYPE_CHECKING:
+    from maquette.provenance.finishing import Marks
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -25,12 +28,17 @@ class Piece:
     content: Any
     facts: Mapping[str, Any] = field(default_factory=dict)
     modality: Modality | None = field(default=None, repr=False, compare=False)
+    marks: Marks | None = field(default=None, repr=False, compare=False)  # what its files get: labels, a signature ...
 
     def save(self, path: str | Path) -> Path:
-        """Write a file a person can open; its suffix chooses the format."""
+        """Write a file a person can open; its suffix chooses the format. With marks: labelled, signed, entered in the ledger beside it."""
         if self.modality is None:
             raise ValueError("this piece belongs to no modality; pass modality= when you make it")
-        return self.modality.write(self, Path(path))
+        if self.marks is None:
+            return self.modality.write(self, Path(path))
+        facts = {**self.facts, **self.marks.noted(self.content)}
+        marked = replace(self, content=self.marks.marked(self.content), facts=facts)
+        return self.marks.finish([self.modality.write(marked, Path(path))], facts)[0]
 
 
 @dataclass(frozen=True)

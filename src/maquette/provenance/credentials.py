@@ -73,7 +73,7 @@ def _manifest(path: Path, facts: Mapping[str, Any]) -> str:
     action = {"action": "c2pa.created", "digitalSourceType": SOURCE}
     assertions = [
         {"label": "c2pa.actions.v2", "data": {"actions": [action]}},
-        {"label": "org.maquette.papers", "data": json.loads(json.dumps(dict(facts), default=str))},
+        {"label": "org.maquette.papers", "data": {"json": json.dumps(dict(facts), ensure_ascii=False, default=str)}},
     ]
     return json.dumps(
         {"claim_generator_info": [{"name": "maquette"}], "title": path.name, "assertions": assertions}, default=str
@@ -87,10 +87,9 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     manifest = None if carries(path) else _manifest_beside(path)
     if manifest is None and not carries(path):
         return "none", {}
-    trust = {"verify": {"verify_trust": True}}
-    root = keys.folder() / "root.pem"
-    if root.is_file():
-        trust["trust"] = {"user_anchors": root.read_text()}
+    trust: dict[str, Any] = {"verify": {"verify_trust": True}}
+    if roots := _roots():
+        trust["trust"] = {"user_anchors": roots}
     content, kind = io.BytesIO(path.read_bytes()), CARRIERS.get(path.suffix.lower(), ANY)
     try:
         reader = c2pa.Reader.try_create(kind, content, manifest, context=c2pa.Context.from_dict(trust))
@@ -102,8 +101,23 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     reader.close()
     state = {"Trusted": "trusted", "Valid": "unknown"}.get(told.get("validation_state"), "invalid")
     active = told.get("manifests", {}).get(told.get("active_manifest"), {})
-    noted = [a["data"] for a in active.get("assertions", []) if a.get("label", "").startswith("org.maquette.papers")]
-    return state, noted[0] if noted and isinstance(noted[0], dict) else {}
+    return state, _papers(active.get("assertions", []))
+
+
+def _papers(assertions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of our assertion, whose facts are text: the library would take a list of small numbers for bytes."""
+    noted = [a["data"] for a in assertions if a.get("label", "").startswith("org.maquette.papers")]
+    try:
+        found = json.loads(noted[0]["json"])
+    except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _roots() -> str:
+    """One's own, and those of signers that this person put into known/ beside it."""
+    place = keys.folder()
+    return "\n".join(p.read_text() for p in (place / "root.pem", *sorted(place.glob("known/*.pem"))) if p.is_file())
 
 
 def _manifest_beside(path: Path) -> bytes | None:
@@ -119,7 +133,7 @@ def _chain() -> tuple[bytes, bytes]:
     place = keys.folder()
     chain, key, root = place / "chain.pem", place / "leaf.key", place / "root.pem"
     if not root.is_file():
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keys.made()
         made = _made_chain()
         for path, content in ((key, made[2]), (chain, made[0] + made[1]), (root, made[1])):
             path.unlink(missing_ok=True)  # left by a start that was cut off: the root comes last

@@ -1,4 +1,4 @@
-"""What happens to a file after it is written: labels, then the signature, then the ledger. (The watermark is in its pixels before.)"""
+"""What a piece gets on its way into a file: a watermark, a mark that is seen, labels, the signature, the ledger; in this order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from maquette import files
 from maquette.errors import StorageError
-from maquette.provenance import credentials, keys, ledger, watermark
+from maquette.provenance import credentials, keys, ledger, visible, watermark
 from maquette.provenance.labels import check, labelled
 
 
@@ -21,11 +21,13 @@ class Marks:
     labels     "eu", "cn", "both" or "off", which is noted too
     sign       None: where the extra is installed
     watermark  pictures of at least 64 pixels
+    visible    a mark that people see, on pictures and in texts; its words are those of `labels`
     """
 
     labels: str = "eu"
     sign: bool | None = None
     watermark: bool = False
+    visible: bool = False
 
     def __post_init__(self) -> None:
         check(self.labels)
@@ -41,14 +43,32 @@ class Marks:
         return credentials.Signing()
 
     def marked(self, content: Any) -> Any:
-        """A picture (H, W, C) uint8 with the watermark where it was asked for; anything else as it is."""
-        return watermark.embed(content, keys.derived("watermark")) if self._marks(content) else content
+        """A picture (H, W, C) uint8 or a text with the marks that were asked for. Raises UsageError for what cannot show a visible one."""
+        if self._marks(content):
+            content = watermark.embed(content, keys.derived("watermark"))
+        return self.shown(content)
+
+    def shown(self, content: Any) -> Any:
+        """The same with the visible mark alone, for contact sheets."""
+        return visible.shown(content, self.labels) if self.visible else content
 
     def _marks(self, content: Any) -> bool:
         return self.watermark and getattr(content, "ndim", 0) == 3 and min(content.shape[:2]) >= watermark.SMALLEST
 
     def noted(self, content: Any) -> dict[str, Any]:
-        return {"labels": self.labels, "watermark": self._marks(content)}
+        return {"labels": self.labels, "watermark": self._marks(content), "visible": self.visible}
+
+    @property
+    def news(self) -> str:
+        """What a person should hear once, before the key is made; empty where it is there."""
+        if keys.there():
+            return ""
+        advice = "not signed" if self.sign is False else "not signed: that needs pip install 'maquette[credentials]'"
+        how = "signed by C2PA and entered in ledger.jsonl" if self.signs else f"entered in ledger.jsonl, {advice}"
+        return (
+            f"papers: pieces are labelled ({self.labels}) and {how}. Your key is made now in {keys.folder()}, which only you may read; "
+            "keep a copy of it, and let nobody have it"
+        )
 
     def finish(self, paths: Sequence[Path], facts: Mapping[str, Any]) -> list[Path]:
         """Labels, signature, ledger. Raises StorageError where a signature cannot be read back."""

@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from maquette.errors import SettingError
+
 
 def folder() -> Path:
     """$MAQUETTE_KEYS, else maquette/keys in the usual place of settings."""
@@ -19,11 +21,25 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "maquette" / "keys"
 
 
+def there() -> bool:
+    return (folder() / "secret").is_file()
+
+
+def made() -> Path:
+    """The folder, made where it is not there. Raises SettingError where it would lie in a run, which is handed on with all it holds."""
+    place = folder()
+    for outer in (place, *place.absolute().parents):
+        if (outer / "run.json").is_file():
+            raise SettingError(f"MAQUETTE_KEYS leads into the run {outer}, and runs are handed on; keep keys elsewhere")
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return place
+
+
 def secret() -> bytes:
     """32 bytes, made at first use; of two processes that begin at once the first one's stay."""
     path = folder() / "secret"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made()
         with suppress(FileExistsError):
             private(path, secrets.token_bytes(32))
     return path.read_bytes()

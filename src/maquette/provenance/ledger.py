@@ -13,7 +13,8 @@ from maquette import files
 from maquette.provenance import keys
 
 NAME = "ledger.jsonl"
-MOST = 64 << 20  # bytes of a ledger, or of a file beside a piece, that is read
+MOST = 512 << 20  # bytes of a ledger that is read: some 100,000 pieces
+MOST_BESIDE = 64 << 20  # bytes of a file beside a piece
 BESIDE = {
     "beside": ".json",
     "manifest": ".c2pa",
@@ -79,4 +80,4 @@ def state(path: Path, entry: Mapping[str, Any] | None) -> str:
 
 
 def _same(place: Path, told: str) -> bool:
-    return place.is_file() and place.stat().st_size <= MOST and files.checksum(place) == told
+    return place.is_file() and place.stat().st_size <= MOST_BESIDE and files.checksum(place) == told

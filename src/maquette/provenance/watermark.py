@@ -3,7 +3,7 @@ strong where the picture is smooth; asked of the differences of pixels from thei
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from math import erfc, sqrt
 
 import numpy as np
@@ -95,6 +95,7 @@ def _spatial(key: bytes) -> np.ndarray:
     return basis.T @ table @ basis
 
 
+@lru_cache(4)
 def _signs(key: bytes) -> np.ndarray:
     seed = int.from_bytes(key, "big")
     return np.random.default_rng(seed).choice([-1.0, 1.0], int(_band().sum()))

@@ -15,6 +15,7 @@ from maquette import catalog, files
 from maquette.errors import UsageError
 from maquette.loop import pick_device
 from maquette.piece import Modality, Piece
+from maquette.provenance.finishing import Marks
 from maquette.run import Run
 from maquette.space import SampleRequest
 from maquette.verbs.generate import Wish, papers
@@ -110,10 +111,10 @@ def _imputed(model: Any, modality: Modality, wish: Wish) -> Tensor:
     return model.imputed(SampleRequest((wish.seed,), temperature=wish.temperature, length=start.length, **row))[0]
 
 
-def save(found: Answer, out: Path) -> Path:
+def save(found: Answer, out: Path, marks: Marks | None = None) -> Path:
     """A file named `out`, or in the folder `out`: the restored piece, or answer.json."""
     if found.piece is not None:
         assert found.piece.modality is not None
         usual = (found.piece.modality.formats or found.piece.modality.suffixes)[0]
-        return found.piece.save(out if out.suffix else out / f"restored{usual}")
+        return replace(found.piece, marks=marks).save(out if out.suffix else out / f"restored{usual}")
     return files.write_json(out if out.suffix == ".json" else out / "answer.json", dict(found.facts))

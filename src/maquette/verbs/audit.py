@@ -27,6 +27,7 @@ from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
 from maquette.verbs import reading
+from maquette.verbs.carding import carded
 from maquette.verbs.costing import cost_of, told
 from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
@@ -93,6 +94,7 @@ class Audit:
         return self.folder / "audit.html"
 
 
+@carded
 def audit(
     run: Run,
     corpus: Corpus | None = None,

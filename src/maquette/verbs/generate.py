@@ -237,19 +237,28 @@ def like(facts: Mapping[str, Any], run: Run) -> Wish:
 
 def save(pieces: Sequence[Piece], folder: Path, suffixes: Sequence[str] = (), marks: Marks | None = None) -> list[Path]:
     """Each piece named by its seed and condition, in every format asked for; none: what the modality usually writes.
-    With marks: labelled, signed and entered in the ledger beside it."""
+    With marks, else by those that a piece has itself: labelled, signed and entered in the ledger beside it."""
     assert pieces and pieces[0].modality is not None
     modality = pieces[0].modality
     wanted = suffixes or modality.formats or modality.suffixes[:1]
-    if marks is None:
-        return [piece.save(folder / f"{_name(piece)}{suffix}") for piece in pieces for suffix in wanted]
-    return [path for piece in pieces for path in _marked(piece, folder, wanted, marks)]
+    chosen = [replace(piece, marks=marks or piece.marks) for piece in pieces]
+    return [piece.save(folder / f"{_name(piece)}{suffix}") for piece in chosen for suffix in wanted]
 
 
-def _marked(piece: Piece, folder: Path, suffixes: Sequence[str], marks: Marks) -> list[Path]:
-    facts = {**piece.facts, **marks.noted(piece.content)}
-    piece = replace(piece, content=marks.marked(piece.content), facts=facts)
-    return marks.finish([piece.save(folder / f"{_name(piece)}{suffix}") for suffix in suffixes], facts)
+def sheet(pieces: Sequence[Piece], folder: Path, marks: Marks | None = None) -> Path:
+    """A contact sheet of pieces, which has papers as they have, with all their seeds."""
+    assert pieces and pieces[0].modality is not None
+    seen = [replace(piece, content=marks.shown(piece.content)) for piece in pieces] if marks else list(pieces)
+    return papered(pieces[0].modality.sheet(seen, folder / "sheet.png"), pieces, marks)
+
+
+def papered(path: Path, pieces: Sequence[Piece], marks: Marks | None) -> Path:
+    """A file that shows many pieces, with the papers of the first and the seeds of all."""
+    if marks:
+        seeds = pieces[0].facts.get("interpolate") or [piece.facts["wish"]["seed"] for piece in pieces]
+        noted = {"labels": marks.labels, "watermark": False, "visible": marks.visible, "seeds": seeds}
+        marks.finish([path], {**pieces[0].facts, **noted})
+    return path
 
 
 def _name(piece: Piece) -> str:

@@ -25,6 +25,7 @@ from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec, Model
 from maquette.starting import nothing_fits, warm
 from maquette.trackers import known_trackers
+from maquette.verbs.carding import keep_card
 from maquette.verbs.drive import Budget, Interruption, Progress, drive, nothing, processes
 from maquette.verbs.holding import held_by
 from maquette.verbs.prepare import encode
@@ -57,6 +58,8 @@ def training(corpus: Corpus, recipe: Recipe, out: Path, *, loggers: tuple[str, .
             if reason:
                 yield said(recipe.stages[0], reason)
             yield from _stages(corpus, recipe, out, interruption, loggers)
+            if Run.exists(out):
+                only_here(lambda: keep_card(Run.open(out)))
 
 
 def said(stage: str, news: str) -> Progress:

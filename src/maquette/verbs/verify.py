@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from maquette.errors import Unreadable
+from maquette.provenance.credentials import beside, carries
 from maquette.provenance.inspecting import Inspection
 
 MEMORY = 2 << 30  # bytes of address space of the child, where the system can cap it
 SECONDS = 2  # of its processor, once its libraries are there
 WALL = 60  # seconds in all, on a machine that is busy
+LONGEST = 400  # characters of one fact that are shown
 FOUND = 1e-4  # p-value of the watermark below which it counts as found
 START = """
 import sys, importlib.util
@@ -63,7 +65,7 @@ def verify(path: str | Path) -> Inspection:
 
 SIGNED = {
     "trusted": "signed with this person's key; trusted",
-    "unknown": "whole and signed, but by a signer whom this machine does not know",
+    "unknown": "whole and signed, but by a signer whom this machine does not know (to know one, put their root.pem into known/ by your keys)",
     "invalid": "INVALID: the file was changed after it was signed, or the signature is forged",
     "none": "no signature",
     "unread": "not looked for: pip install 'maquette[credentials]'",
@@ -80,15 +82,19 @@ LISTED = {
 def words(found: Inspection) -> str:
     """A few lines for a person."""
     verdict = "untouched" if found.untouched else "NOT shown to be untouched"
+    place = beside(Path(found.path))
+    where = "" if carries(Path(found.path)) or found.signature == "none" else f" ({place.name} beside it)"
     lines = [
-        f"{found.path}: {verdict}",
-        f"  signature: {SIGNED[found.signature]}",
+        f"{plain(found.path)}: {verdict}",
+        f"  signature: {SIGNED[found.signature]}{where}",
         f"  ledger:    {LISTED[found.ledger]}",
+        f"  labels:    {', '.join(found.labels) or 'none within the file or beside it'}",
     ]
-    lines.append(f"  labels:    {', '.join(found.labels) or 'none within the file'}")
     if found.watermark is not None:
         seen = "found" if found.watermark < FOUND else "not found"
         lines.append(f"  watermark: {seen} (p = {found.watermark:.2g})")
+    if found.signature == "unknown" and found.ledger != "untouched" and found.facts:
+        lines.append("  by the word of that signer:")
     return "\n".join(lines + _told(found.facts))
 
 
@@ -101,8 +107,26 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         "run": f"{facts.get('run')} ({facts.get('run_fingerprint')})",
         "model": recipe.get("model") if isinstance(recipe, Mapping) else None,
         "corpus": f"{corpus.get('name')} ({corpus.get('fingerprint')})" if isinstance(corpus, Mapping) else None,
-        "wish": json.dumps(facts.get("wish"), ensure_ascii=False),
-        "nearest": facts.get("nearest", "not measured"),
-        "verdict": facts.get("verdict", "not measured"),
+        "wish": json.dumps(facts.get("wish"), ensure_ascii=False, default=str),
+        "nearest": near(facts.get("nearest")),
+        "verdict": facts.get("verdict") or "not measured",
     }
-    return [f"  {name + ':':<10} {value}" for name, value in told.items() if value is not None]
+    return [f"  {name + ':':<10} {plain(value)}" for name, value in told.items() if value is not None]
+
+
+def near(nearest: Any) -> str:
+    """How near the nearest training piece is: a distance, or what is known of that piece; of several the first."""
+    first = nearest[0] if isinstance(nearest, list) and nearest else nearest
+    if isinstance(first, Mapping):
+        return ", ".join(f"{key} {_short(value)}" for key, value in first.items() if value not in (None, ""))
+    return "not measured" if first in (None, []) else _short(first)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plain(value: Any) -> str:
+    """One line without signs that a terminal would obey, for a file may say anything."""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
