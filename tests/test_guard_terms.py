@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maquette.errors import SettingError
-from maquette.guard.disguise import STANDS_FOR, reads
+from maquette.guard.disguise import STANDS_FOR, alike, lettered, reads
 from maquette.guard.folding import BLANK, HANGUL, MARK, SYMBOL, TIGHT, UNSPACED, WORD, fold
 from maquette.guard.terms import Terms, _folded, _parts
 
@@ -94,8 +94,8 @@ def in_words(listed, folded, rows):
                 found.add((term, places[0], places[-1] + 1))
             if count > 1 and count == len(places) and len(whole) >= 4:
                 found |= within(term, whole, said[i], places)
-            fits = i + m <= len(rows) and all(reads(said[i + j], parts[j]) for j in range(m))
-            if m > 1 and fits:
+            fits = i + m <= len(rows) and all(alike(said[i + j], parts[j]) for j in range(m))
+            if m > 1 and fits and (any(map(lettered, said[i : i + m])) or said[i : i + m] == list(parts)):
                 found.add((term, places[0], rows[i + m - 1][0][-1] + 1))
     return found
 
@@ -241,9 +241,9 @@ MILD = Terms(
 
 DISGUISES = """asss / aassss / a$$ / cаn't / can’t / Mother–in–law / z o n k the b1arg / z o n k  t h e  b l a r g / my_blarg /
 I b l a r g you / bIarg / (b)(l)(a)(r)(g) / B L\nA\nR G / ʙʟᴀʀɢ / 🅱🅻🅰🆁🅶 / ⓑⓛⓐⓡⓖ / 8larg / bl-arg.Then / gi11 / b|arg / bbllaarrgg /
-b͓̽l͓̽a͓̽r͓̽g͓̽ / 坏.词 / 坏坏坏词 / 这是zonk吗 / กินข้าวผัดนะ / 시발이 / x🍆y / this is рot / сyкa / bl@rg! / b,l,4,r,g"""
+b͓̽l͓̽a͓̽r͓̽g͓̽ / 坏.词 / 坏坏坏词 / 这是zonk吗 / กินข้าวผัดนะ / 시발이 / x🍆y / this is рot / сyкa / bl@rg! / GiII / b,l,4,r,g"""
 ALIKE = """as / class / assess / gil / girl / he'll / shell / bl arg / bail / какой рот / 출시발표 / 坏的词 / 他很坏，词 / the pen-is /
-1.2.3 / 455 / zonks the blargs / g.i.l / blargh / a, s, b"""
+1.2.3 / 455 / zonks the blargs / g.i.l / blargh / a, s, b / | 1 | | / !!!! / Iii"""
 
 
 @pytest.mark.parametrize("text", DISGUISES.split(" / "))

@@ -14,9 +14,9 @@ LEET = {
 }
 ALIKE = {  # written by hand for this package, under its licence
     **dict(zip("абвгеікмнорстухѕјӏԁԛԝһүӕҽ", "abbreikmhopctyxsjldqwhyae", strict=True)),
-    **{"α": "a", "β": "b", "ε": "e", "ι": "i", "κ": "k", "μ": "mu", "ν": "vn", "ο": "o", "ρ": "p", "σ": "o", "τ": "t"},
-    **{"υ": "uy", "χ": "x", "γ": "y", "η": "nh", "ζ": "z", "ω": "w", "ϲ": "c", "ϳ": "j", "ո": "n", "ս": "u", "օ": "o"},
-    **{"հ": "h", "ց": "g", "զ": "q", "ք": "p", "в": "b", "з": "e", "и": "nu", "п": "n", "ц": "u", "ԍ": "g", "я": "r"},
+    **{"α": "a", "β": "b", "ε": "e", "ι": "i", "κ": "k", "μ": "u", "ν": "vn", "ο": "o", "ρ": "p", "σ": "o", "τ": "t"},
+    **{"υ": "u", "χ": "x", "γ": "y", "η": "nh", "ζ": "z", "ω": "w", "ϲ": "c", "ϳ": "j", "ո": "n", "ս": "u", "օ": "o"},
+    **{"հ": "h", "ց": "g", "զ": "q", "ք": "p", "в": "b", "з": "e", "и": "n", "п": "n", "ц": "u", "ԍ": "g", "я": "r"},
     "\u01c0": "il",
 }
 READINGS = LEET | ALIKE
@@ -52,14 +52,24 @@ SKELETON = _table()  # code -> code; two characters that may be read as the same
 def reads(token: str, word: str) -> bool:
     """Whether a token may be meant as a word: its letters or what stands for them, as often or three times and more, or all doubled.
 
-    >>> [reads(t, "ass") for t in ("ass", "asss", "a$$", "45s", "aassss", "as", "aass", "455")]
-    [True, True, True, True, True, False, False, False]
+    >>> [reads(t, "ass") for t in ("ass", "asss", "a$$", "@$$", "45s", "aassss", "as", "aass", "455")]
+    [True, True, True, True, True, True, False, False, False]
     >>> reads("сyкa", "сука"), reads("cyka", "сука")  # Latin letters among Russian ones; no Russian one
     (True, False)
     """
+    return token == word or (lettered(token) and alike(token, word))
+
+
+def lettered(token: str) -> bool:
+    """Whether it is more than digits, strokes and exclamation marks, which mostly mean what they are."""
+    return any(c.isalpha() or c in "@$" for c in token)
+
+
+def alike(token: str, word: str) -> bool:
+    """The same where digits alone may be letters too, as among other words of a phrase."""
     if token == word or (token.isascii() and not word.isascii()):
         return token == word
-    if len(token) > MOST or token.isdecimal() or not (len(token) == 2 * len(word) or STRANGE.search(token)):
+    if len(token) > MOST or not (len(token) == 2 * len(word) or STRANGE.search(token)):
         return False
     return bool(_pattern(word).fullmatch(token))
 
@@ -69,7 +79,7 @@ def _pattern(word: str) -> re.Pattern[str]:
     runs = [(_set(m[1]), len(m[0])) for m in re.finditer(r"(.)\1*", word, re.S)]
     once = "".join(f"(?:{c}{{{n}}}|{c}{{{max(3, n)},}})" for c, n in runs)
     twice = "".join(f"{c}{{{2 * n}}}" for c, n in runs)
-    return re.compile(f"{once}|{twice}" if len(word) > 2 else once)
+    return re.compile(f"{once}|{twice}" if len(word) > 1 else once)
 
 
 def _set(letter: str) -> str:

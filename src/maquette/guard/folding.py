@@ -49,7 +49,7 @@ LETTERS = dict(  # that no decomposition leads to a plain letter; written by han
 ) | {"æ": "ae", "œ": "oe"}
 SQUARED = (0x1F130, 0x1F150, 0x1F170, 0x1F1E6)  # letters in squares and circles, and of flags: A begins here
 TIGHTS = "._*-~+|·•^#=/\\\u2010\u2012\u2043"
-INNER_I = "\u01c0"  # a capital I within small letters, which may be meant as an l
+INNER_I = "\u01c0"  # a capital I beside a small letter, which may be meant as an l
 UNKNOWN = 255
 
 
@@ -107,10 +107,18 @@ def _raw(text: str) -> np.ndarray:
 
 
 def _inner_i(raw: np.ndarray) -> np.ndarray:
-    """(k,): where a capital I comes after a small letter of a to z."""
+    """(k,): where a capital I, or two, stand beside a small letter of a to z."""
     places = np.flatnonzero(raw == ord("I"))
-    before = raw[places - 1]
-    return places[(places > 0) & (before >= ord("a")) & (before <= ord("z"))]
+    padded = np.concatenate([[0, 0], raw, [0, 0]])
+    near = np.zeros(len(places), bool)
+    for side in (-1, 1):
+        next_to, beyond = padded[places + 2 + side], padded[places + 2 + 2 * side]
+        near |= _small(next_to) | ((next_to == ord("I")) & _small(beyond))
+    return places[near]
+
+
+def _small(raw: np.ndarray) -> np.ndarray:
+    return (raw >= ord("a")) & (raw <= ord("z"))
 
 
 class Alphabet:

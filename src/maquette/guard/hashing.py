@@ -80,7 +80,12 @@ class Keys:
         near[near == len(self.sorted)] = 0
         return maybe[self.sorted[near] == hashes[maybe]] if len(self) else maybe[:0]
 
-    def of(self, key: int | np.uint64) -> list[int]:
-        """What a key stands for."""
-        low, high = np.searchsorted(self.sorted, [key, key], "left")[0], np.searchsorted(self.sorted, key, "right")
-        return self.what[low:high].tolist()
+    def pairs(self, hashes: np.ndarray) -> list[tuple[int, int]]:
+        """(place, what a key stands for) of all that are among the keys, each key of several things several times."""
+        places = self.places(hashes)
+        low, high = (np.searchsorted(self.sorted, hashes[places], side) for side in ("left", "right"))
+        counts = high - low
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        return list(
+            zip(np.repeat(places, counts).tolist(), self.what[np.repeat(low, counts) + within].tolist(), strict=True)
+        )

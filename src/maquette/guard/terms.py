@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from maquette.errors import SettingError
-from maquette.guard.disguise import SKELETON, foreign, reads
+from maquette.guard.disguise import SKELETON, alike, foreign, lettered, reads
 from maquette.guard.folding import ALPHABET, INNER_I, SYMBOL, UNSPACED, WORD, Folded, fold
 from maquette.guard.hashing import Keys, Spans, in_order
 from maquette.guard.readings import Words, edges, readings, words_of
@@ -126,36 +126,33 @@ class _Listed:
         yield from self.unspaced.find(folded, strict=True)
 
     def _exact(self, words: Words) -> Iterator[Found]:
-        for i in self.exact.places(words.hashes).tolist():
-            yield from self._if(words, i, self.exact.of(words.hashes[i]), str.__eq__)
+        for i, k in self.exact.pairs(words.hashes):
+            if words.word(i) == self.words[k] and self._fits(words, i, k):
+                yield self._found(words, i, k)
 
     def _single(self, words: Words) -> Iterator[Found]:
         yield from self._exact(words)
         numbers = words.disguised
-        classes = words.only(numbers).classes
-        for i in self.alike.places(classes).tolist():
-            yield from self._if(words, int(numbers[i]), self.alike.of(classes[i]), reads)
+        for j, k in self.alike.pairs(words.only(numbers).classes):
+            i = int(numbers[j])
+            if reads(words.word(i), self.words[k]) and self._fits(words, i, k):
+                yield self._found(words, i, k)
 
-    def _if(self, words: Words, i: int, numbers: Iterable[int], agree: object) -> Iterator[Found]:
-        """The terms that word i is, among some."""
-        token = words.word(i)
-        for k in numbers:
-            if self.only_joined[k] and (words.joined is None or not words.joined[i]):
-                continue
-            if agree(token, self.words[k]):  # type: ignore[operator]
-                yield self.terms[self.of[k]], *_span(words, int(words.starts[i]), int(words.ends[i]))
+    def _fits(self, words: Words, i: int, k: int) -> bool:
+        """A phrase as one word counts only where that was put together."""
+        return not self.only_joined[k] or (words.joined is not None and bool(words.joined[i]))
+
+    def _found(self, words: Words, i: int, k: int) -> Found:
+        return self.terms[self.of[k]], *_span(words, int(words.starts[i]), int(words.ends[i]))
 
     def _several(self, words: Words, strict: bool = False) -> Iterator[Found]:
         """Phrases, whatever stands between their words but other words."""
         for m, phrases in self.phrases.items():
             hashes = in_order(words.classes, m)
-            for i in self.order[m].places(hashes).tolist():
-                tokens = [words.word(i + j) for j in range(m)]
-                for k in self.order[m].of(hashes[i]):
-                    pairs = zip(tokens, phrases[k][1], strict=True)
-                    if all(a == b if strict else reads(a, b) for a, b in pairs):
-                        span = _span(words, int(words.starts[i]), int(words.ends[i + m - 1]))
-                        yield self.terms[phrases[k][0]], *span
+            for i, k in self.order[m].pairs(hashes):
+                if _agree([words.word(i + j) for j in range(m)], phrases[k][1], strict):
+                    span = _span(words, int(words.starts[i]), int(words.ends[i + m - 1]))
+                    yield self.terms[phrases[k][0]], *span
 
     def _apart(self, words: Words) -> Iterator[Found]:
         """Longer words within a row of letters that stand apart, which may be a whole sentence."""
@@ -169,11 +166,16 @@ class _Listed:
         for n, keys in self.within.items():
             starts = places[left >= n]
             hashes = bare.of(starts, starts + n)
-            for i in keys.places(hashes).tolist():
+            for i, k in keys.pairs(hashes):
                 start = int(starts[i])
-                for k in keys.of(hashes[i]):
-                    if reads(rows.text[start : start + n], self.words[k]):
-                        yield self.terms[self.of[k]], *_span(rows, start, start + n)
+                if reads(rows.text[start : start + n], self.words[k]):
+                    yield self.terms[self.of[k]], *_span(rows, start, start + n)
+
+
+def _agree(tokens: Sequence[str], words: Sequence[str], strict: bool) -> bool:
+    if strict or not any(map(lettered, tokens)):
+        return list(tokens) == list(words)
+    return all(map(alike, tokens, words))
 
 
 def _span(words: Words, start: int, end: int) -> tuple[int, int]:

@@ -45,9 +45,9 @@ class Unspaced:
             starts = np.arange(max(0, len(codes) - length + 1))
             starts = starts[count[starts + length] > count[starts]]
             hashes = spans.of(starts, starts + length)
-            for i in keys.places(hashes).tolist():
+            for i, k in keys.pairs(hashes):
                 start, end = int(starts[i]), int(starts[i]) + length
-                if text[start:end] in (self.terms[k] for k in keys.of(hashes[i])) and _whole(codes, kinds, start, end):
+                if text[start:end] == self.terms[k] and _whole(codes, kinds, start, end):
                     yield text[start:end], int(at[start]), int(at[end - 1]) + 1
 
 
