@@ -351,7 +351,7 @@ def audit(
     judge: Annotated[
         Path | None,
         typer.Option(
-            help="what judges: a pretext run, an .onnx file, a Hugging Face folder; none: an encoder trained for the audit"
+            help="what judges: a pretext run, an .onnx file, a Hugging Face folder, or own: an encoder trained for the audit"
         ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="a policy whose gates must hold; exit status 1 where not")] = None,
