@@ -243,7 +243,8 @@ def test_a_run_is_audited_from_one_call_and_the_page_asks_nobody(corpus: Corpus,
     assert all(f["low"] is not None and f["reference"] is not None and f["n"] == 48 for f in facts["findings"])
     assert {f["name"] for f in facts["findings"] if not f["unit"]} == {"density", "homogeneity"}  # pure numbers
     assert {f["unit"] for f in facts["findings"] if f["name"] == "precision"} == {"share"}
-    assert facts["judge"]["hash"] == made.evidence.judge.hash
+    assert facts["judge"]["hash"] == made.evidence.judge.hash and "untrained" in facts["pixels"]["words"]
+    assert all(facts[space]["hash"] in made.page.read_text() for space in ("judge", "pixels"))
     assert (made.folder / "closest.png").read_bytes().startswith(b"\x89PNG")
     text = made.page.read_text()
     reader = _Reader()

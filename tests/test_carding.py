@@ -25,7 +25,8 @@ def figures(run: Run, weights: str) -> None:
     """What `audit` writes, in small."""
     found = {"name": "KID", "space": "judge", "value": 0.5, "low": 0.4, "high": 0.6, "reference": 0.1, "n": 48}
     (run.path / "audit").mkdir(exist_ok=True)
-    told = {"weights": weights, "verdict": ["They are unlike real ones."], "findings": [found]}
+    copied = {"new": 40, "close": 7, "copy": 1, "n": 48, "low": 0.0005, "high": 0.11}
+    told = {"weights": weights, "copied": copied, "verdict": ["They are unlike real ones."], "findings": [found]}
     (run.path / "audit" / "audit.json").write_text(json.dumps(told))
 
 
@@ -43,6 +44,7 @@ def test_the_audit_fills_in_its_figures_and_those_of_other_weights_are_left_out(
         figures(run, weights)
         keep_card(run)
         text = (run.path / NAME).read_text()
+        assert ("Copies of training pieces: 1 of 48 (95% interval 0.1% to 11.0%)" in text) == there
         assert ("| KID (judge) | 0.5 |" in text and "unlike real ones" in text) == there
         assert ("was not audited" in text) != there
 

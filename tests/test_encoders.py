@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,12 @@ import torch
 
 from maquette.encoders import Taste, encoder_at
 from maquette.errors import SettingError
-from maquette.features import Lent, judge_of
+from maquette.features import Lent, Pixels, judge_of
 from maquette.recipe import make_recipe
 from maquette.run import Run, identity
 from maquette.space import Space
 from maquette.verbs.audit import audit
-from maquette.verbs.lending import strangers
+from maquette.verbs.lending import chosen, pretext_beside, strangers
 from maquette.verbs.train import train
 
 GREY = Space("grid", (1, 16, 16))
@@ -232,3 +233,45 @@ def test_a_run_that_was_trained_to_please_a_judge_is_not_judged_by_it(run: Run, 
     with pytest.raises(SettingError, match="trained to please it"):
         strangers(pleased, other)
     strangers(run, other)
+
+
+# ---- a pretext run beside the run
+
+
+@pytest.fixture(scope="module")
+def neighbours(corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """A run and a pretext run of the same corpus in folders side by side."""
+    place = tmp_path_factory.mktemp("neighbours")
+    return a_run(corpus, place / "mine"), a_run(corpus, place / "pre", "contrast")
+
+
+def test_a_finished_pretext_run_beside_a_run_is_its_judge_unless_another_is_asked_for(neighbours, corpus) -> None:
+    mine, pre = neighbours
+    lent = chosen(None, mine, corpus)
+    assert lent.hash == identity(pre) and "pre, a run of contrast that learnt from this corpus" in lent.words
+    assert chosen("own", mine, corpus) is None
+
+
+def test_a_pretext_run_of_another_corpus_or_unfinished_or_kin_is_passed_over(
+    neighbours, corpus, tmp_path: Path
+) -> None:
+    mine, pre = neighbours
+    assert pretext_beside([mine], corpus).path.name == "pre"
+    facts = json.loads((pre.path / "run.json").read_text())
+    kin = Run(mine.path, mine.recipe, {**mine.facts, "start": {"run": str(pre.path), "fingerprint": identity(pre)}})
+    assert pretext_beside([mine, kin], corpus) is None  # of several runs it has to be a stranger to all
+    copied = shutil.copytree(mine.path.parent, tmp_path / "copied")
+    moved = Run.open(copied / "mine")
+    other = {**facts, "corpus": {**facts["corpus"], "fingerprint": "another"}}
+    (copied / "pre" / "run.json").write_text(json.dumps(other))
+    assert pretext_beside([moved], corpus) is None
+    (copied / "pre" / "run.json").write_text(json.dumps(facts))
+    (manifest,) = (copied / "pre" / "checkpoints").glob("*/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"steps": 1', '"steps": 2'))
+    assert pretext_beside([moved], corpus) is None
+
+
+def test_pixels_are_named_by_a_hash_and_say_how_they_look() -> None:
+    one, other = Pixels(GREY), Pixels(Space("grid", (3, 64, 64)))
+    assert one.hash != other.hash == Pixels(Space("grid", (3, 64, 64))).hash
+    assert other.words == "averages over blocks of 8 x 8, untrained"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import maquette
 from maquette.cli import app
-from maquette.errors import SettingError, UsageError
+from maquette.errors import SettingError, StorageError, UsageError
 from maquette.provenance import credentials, keys, ledger, visible, watermark
 from maquette.provenance.finishing import Marks
 from maquette.provenance.inspecting import inspect
@@ -131,6 +131,13 @@ def test_keys_are_never_made_within_a_run(run: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingError, match="runs are handed on"):
         keys.secret()
     assert not (run / "deep").exists()
+
+
+def test_keys_that_cannot_be_written_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MAQUETTE_KEYS", str(tmp_path / "file" / "keys"))
+    with pytest.raises(StorageError, match="set MAQUETTE_KEYS"):
+        keys.secret()
 
 
 def test_the_ledger_goes_on_after_half_a_line(tmp_path: Path) -> None:

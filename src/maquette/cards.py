@@ -93,7 +93,17 @@ def _audited(audit: Mapping[str, Any] | None) -> str:
         return "Unknown: this run was not audited (`maquette audit`), so no figures of quality or copying are stated.\n"
     said = "".join(f"- {_plain(sentence)}\n" for sentence in audit.get("verdict") or [])
     heads = "\n| figure | value | 95% interval | floor | pieces |\n|---|---|---|---|---|\n"
-    return said + heads + "".join(map(_figure, audit.get("findings") or []))
+    figures = "".join(map(_figure, audit.get("findings") or []))
+    return said + _copied(audit) + (heads + figures if figures else "")
+
+
+def _copied(audit: Mapping[str, Any]) -> str:
+    """How many of the audit's pieces are copies; or why that is not told."""
+    found, untold = audit.get("copied"), audit.get("copies_untold")
+    if found:
+        interval = f"95% interval {found['low']:.1%} to {found['high']:.1%}"
+        return f"- Copies of training pieces: {found['copy']:,} of {found['n']:,} ({interval}).\n"
+    return f"- Copies of training pieces: not told, {_plain(untold)}.\n" if untold else ""
 
 
 def _figure(f: Mapping[str, Any]) -> str:

@@ -332,7 +332,7 @@ def generate(
     if liked and (like or stream or interpolate):
         raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if stream:
-        _stream(_run_at(run), wish, device)
+        _stream(_run_at(run), wish, device, marks)
         return
     if like:
         opened, wish, interpolate, n = _like(like, run, n)
@@ -359,7 +359,7 @@ def audit(
     judge: Annotated[
         Path | None,
         typer.Option(
-            help="what judges: a pretext run, an .onnx file, a Hugging Face folder; none: an encoder trained for the audit"
+            help="what judges: a pretext run, an .onnx file, a Hugging Face folder, or own: an encoder trained for the audit"
         ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="a policy whose gates must hold; exit status 1 where not")] = None,
@@ -510,9 +510,10 @@ def _answered(run: Run, wish: Any, out: Path | None, device: str, marks: Any) ->
     typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run), marks)}")
 
 
-def _stream(run: Run, wish: Any, device: str) -> None:
+def _stream(run: Run, wish: Any, device: str, marks: Any) -> None:
     from maquette.verbs.generate import streaming
 
+    typer.echo(marks.shown(""), nl=False)
     for part in streaming(run, wish, device):
         typer.echo(part, nl=False)
     typer.echo("")

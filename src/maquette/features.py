@@ -75,6 +75,8 @@ class Pixels:
         while space.shape[0] * prod(-(-n // factor) for n in space.axes) > PIXELS and factor < max(space.axes):
             factor += 1
         self.block = tuple(min(factor, n) for n in space.axes)
+        self.hash = files.fingerprint({"space": self.name, "block": self.block, "shape": space.shape})
+        self.words = f"averages over blocks of {' x '.join(map(str, self.block))}, untrained"
 
     def embed(self, x: Tensor) -> Tensor:
         return _averaged(x.float(), self.block).flatten(1)

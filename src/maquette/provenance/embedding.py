@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from html import escape, unescape
@@ -34,13 +35,13 @@ def put(data: bytes, suffix: str, marks: Mapping[str, Any], packet: bytes) -> by
 
 def marks_in(data: bytes) -> tuple[bytes, dict[str, Any]]:
     """(all packets of XMP, marks by name) in a file, whatever it is called; nothing where it is broken."""
-    try:
-        for begins, packets in PACKETS.items():
-            if data.startswith(begins):
-                return b"".join(packets(data)), {}
-        return _in_text(data)
-    except Exception:  # bytes of unknown origin
-        return b"", {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            packets = next((read for begins, read in PACKETS.items() if data.startswith(begins)), None)
+            return (b"".join(packets(data)), {}) if packets else _in_text(data)
+        except Exception:  # bytes of unknown origin
+            return b"", {}
 
 
 def _in_text(data: bytes) -> tuple[bytes, dict[str, Any]]:

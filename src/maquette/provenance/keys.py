@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from maquette.errors import SettingError
+from maquette.errors import SettingError, StorageError
 
 
 def folder() -> Path:
@@ -31,8 +31,17 @@ def made() -> Path:
     for outer in (place, *place.absolute().parents):
         if (outer / "run.json").is_file():
             raise SettingError(f"MAQUETTE_KEYS leads into the run {outer}, and runs are handed on; keep keys elsewhere")
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unwritable(place, error) from None
     return place
+
+
+def _unwritable(place: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"the key that seals and signs cannot be kept in {place} ({error.strerror}); set MAQUETTE_KEYS to a folder of yours"
+    )
 
 
 def secret() -> bytes:
@@ -46,9 +55,12 @@ def secret() -> bytes:
 
 
 def private(path: Path, content: bytes) -> None:
-    """A new file that only its owner may read, whole from its first moment. Raises FileExistsError."""
+    """A new file that only its owner may read, whole from its first moment. Raises FileExistsError, StorageError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from None
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)

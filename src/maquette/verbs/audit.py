@@ -32,7 +32,7 @@ from maquette.verbs.costing import cost_of, told
 from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
-from maquette.verbs.lending import lend
+from maquette.verbs.lending import chosen
 from maquette.verbs.telling import labels_told, teller_of, unlabelled
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
@@ -111,8 +111,8 @@ def audit(
     corpus   the one it was trained on, where that has moved
     against  another one, to which it is compared as if it had been trained on that: how far it is before it is adapted
     samples  none: as many as the test split has, at least 48 and at most 2,000. Raises RunError, CorpusError, SettingError.
-    judge    a run with features (`maquette pretrain`) or an encoder of others (see encoders.py) in which pieces are compared; none: an
-             encoder trained for the audit
+    judge    a run with features (`maquette pretrain`) or an encoder of others (see encoders.py) in which pieces are compared; "own": an
+             encoder trained for the audit; none: a pretext run of the same corpus that lies beside the run, else own
     """
     if against is not None:
         corpus = fitted_to(run, against)
@@ -137,7 +137,7 @@ def audit(
         return Audit(
             *examine(run, corpus, modality, folder, {k: about[k] for k in ("run", "weights", "model")}, device)
         )
-    lent = lend(judge, run, corpus) if judge is not None else None
+    lent = chosen(judge, run, corpus)
     if corpus.spec.space.ragged:
         found = reading.read(run, corpus, modality, samples, seed, device)
         about["cost"] = cost_of(run, found.seconds, len(found.works.generated))
@@ -385,6 +385,7 @@ def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[s
         **about,
         "corpus": {"name": corpus.facts["name"], "fingerprint": corpus.fingerprint},
         "judge": {"hash": evidence.judge.hash, "words": evidence.judge.words},
+        "pixels": {"hash": (pixels := Pixels(corpus.spec.space)).hash, "words": pixels.words},
         "verdict": list(evidence.verdict),
         "notes": list(evidence.notes),
         "findings": [asdict(f) for f in evidence.findings],
@@ -425,7 +426,10 @@ def _owned(distances: dict[str, tuple[Tensor, Tensor]], pair: Pair, corpus: Corp
 
 def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:
     noun = modality.pretty or "pieces"
-    about_words = f"{told(about)}; corpus {corpus.facts['name']} ({corpus.fingerprint}). Judge: {evidence.judge.words}, {evidence.judge.hash}."
+    about_words = (
+        f"{told(about)}; corpus {corpus.facts['name']} ({corpus.fingerprint}). Judge: {evidence.judge.words}, {evidence.judge.hash}. "
+        f"Pixels: {Pixels(corpus.spec.space).hash}."
+    )
     sections = [_samples(generated, corpus, modality, noun), _pairs(evidence, generated, corpus, modality, about, noun)]
     if evidence.findings:
         lead = (

@@ -19,6 +19,7 @@ from maquette.metrics.fidelity import crowd
 from maquette.page import Section, number, page
 from maquette.run import Run
 from maquette.verbs.audit import Audit, audit, corpus_of
+from maquette.verbs.lending import OWN, pretext_beside
 
 FIRST, SECOND, NEITHER = "first", "second", "neither"
 
@@ -80,6 +81,7 @@ def compare(
         raise SettingError(f"a comparison takes two runs or more; {len(runs)} came")
     same_corpus(runs)
     corpus = corpus or (None if options.get("against") else corpus_of(runs[0]))
+    options["judge"] = options.get("judge") or (pretext_beside(runs, corpus) if corpus else None) or OWN
     names = names_of(runs)
     folder = Path(out) if out else runs[0].path / ("comparison-" + "-".join(names[1:]))
     audits = [audit(r, corpus, seed=seed, out=folder / n, **options) for r, n in zip(runs, names, strict=True)]

@@ -3,14 +3,58 @@ that is judged."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.encoders import encoder_at
 from maquette.errors import MaquetteError, SettingError
 from maquette.features import Lent
 from maquette.run import Run, identity
+
+OWN = "own"  # asks for the encoder that is trained for the audit
+
+
+def chosen(judge: Run | str | Path | None, run: Run, corpus: Corpus) -> Lent | None:
+    """The judge that was asked for; where none was, a pretext run of the same corpus that lies beside the run. None: an encoder trained for
+    the audit. Raises what `lend` raises.
+    """
+    if not isinstance(judge, Run) and str(judge) == OWN:
+        return None
+    judge = judge if judge is not None else pretext_beside([run], corpus)
+    return None if judge is None else lend(judge, run, corpus)
+
+
+def pretext_beside(runs: Sequence[Run], corpus: Corpus) -> Run | None:
+    """The pretext run of the most steps, among the folders beside these runs, that has finished on the train split of this corpus and shares
+    no weights with any of them."""
+    if corpus.spec.space.kind != "grid":
+        return None
+    places = {place for run in runs for place in run.path.resolve().parent.glob("*/run.json")}
+    found = [
+        (steps, pre) for place in sorted(places) if (pre := _open(place.parent)) and (steps := _fits(pre, runs, corpus))
+    ]
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _open(folder: Path) -> Run | None:
+    with suppress(MaquetteError, KeyError, OSError):
+        run = Run.open(folder)
+        return run if run.stage in catalog.names("pretext") else None
+    return None
+
+
+def _fits(pre: Run, runs: Sequence[Run], corpus: Corpus) -> int:
+    """The steps it has learnt for; 0 where it cannot judge."""
+    with suppress(MaquetteError, KeyError, OSError):
+        newest = pre.newest(())
+        if newest and pre.spec.space == corpus.spec.space and pre.facts["corpus"]["fingerprint"] == corpus.fingerprint:
+            for run in runs:
+                strangers(run, pre)
+            return newest.facts["step"] if newest.facts["step"] >= (newest.facts["steps"] or float("inf")) else 0
+    return 0
 
 
 def lend(judge: Run | str | Path, run: Run, corpus: Corpus) -> Lent:
