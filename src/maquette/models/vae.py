@@ -73,7 +73,7 @@ class VAE(GenerativeModel):
         density: Annotated[
             Literal["mixture", "normal"], Field(description="what is sampled from: fitted to the latents, or N(0, I)")
         ] = "mixture",
-        components: Annotated[int, Field(gt=0, description="Gaussians of the mixture")] = 100,
+        components: Annotated[int, Field(gt=0, description="Gaussians of the mixture")] = 200,
         drop: Annotated[float, Field(ge=0, le=1, description="share of pieces whose condition is forgotten")] = 0.15,
         perceptual: Annotated[
             str | None,

@@ -71,7 +71,7 @@ def lloyd(z: Tensor, centres: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
     return centres, share
 
 
-def em(z: Tensor, group: Tensor, groups: int, count: int, rounds: int = 30) -> Gaussians:
+def em(z: Tensor, group: Tensor, groups: int, count: int, rounds: int = 10) -> Gaussians:
     """Fit `count` Gaussians to z (N, D); the same numbers for the same z."""
     chance = torch.Generator().manual_seed(0)
     g = maximise(z, kmeans(z, count, chance), group, groups)
