@@ -94,7 +94,10 @@ class Aligned:
 
     def _cropped(self, x: Tensor, y: Tensor, place: tuple[int, ...]) -> Tensor:
         """x beside crops of y that begin at most one pixel from `place`."""
-        down, across = ([zoom[k] for k in range(max(0, p - 1), min(len(zoom), p + 2))] for zoom, p in zip(self.zooms, place, strict=True))
+        down, across = (
+            [zoom[k] for k in range(max(0, p - 1), min(len(zoom), p + 2))]
+            for zoom, p in zip(self.zooms, place, strict=True)
+        )
         mine = _even(x)
         rows = [d @ y for d in down]
         return torch.stack([_residue(mine, _even(row @ a.T)) for row in rows for a in across]).amin(0)

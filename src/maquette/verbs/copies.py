@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from maquette.aligned import Aligned, Candidates, Parts, rescored
-from maquette.copying import FEWEST, Verdict, exact_interval, judged
+from maquette.copying import FEWEST, LEVEL, Verdict, exact_interval, judged
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError
 from maquette.features import BATCH, Known, Lent
+from maquette.finding import Finding
 from maquette.neighbours import Several
 from maquette.page import Exhibit, Section, figures
 from maquette.piece import Modality
+from maquette.space import Embedder
 
 MOST = 2_000  # held-out pieces that calibrate
 CANDIDATES = 24  # training pieces of each piece that are compared at full size
@@ -82,7 +84,9 @@ def calibration(found: Near, split: str) -> Calibration:
     if split == "test":
         words += f", since the validation split holds fewer than {FEWEST}"
     if not kept.all():
-        words += f"; {int((~kept).sum())} more are variants of training pieces themselves and say nothing about new ones"
+        words += (
+            f"; {int((~kept).sum())} more are variants of training pieces themselves and say nothing about new ones"
+        )
     return Calibration(found.rows(kept), words)
 
 
@@ -124,6 +128,32 @@ def copies(generated: Tensor, corpus: Corpus, judge: Known | Lent) -> dict[str, 
     }
 
 
+def finding(found: Mapping[str, Any], noun: str) -> list[Finding]:
+    """The share of copies; [] where no verdict was given."""
+    if "copied" not in found:
+        return []
+    count = found["copied"]
+    sentence = f"{count['copy']} of {count['n']:,} {noun} are copies of a training one, altered or not; {count['close']} more are close to one."
+    value = count["copy"] / count["n"]
+    return [
+        Finding("copies", "any pose", value, count["low"], count["high"], LEVEL, count["n"], "lower", sentence, "share")
+    ]
+
+
+@torch.inference_mode()
+def gaps(embedder: Embedder, index: Tensor, corpus: Corpus) -> Tensor:
+    """index (N,) of training pieces -> (N,): how far each lies from the nearest other one."""
+    numbers, back = index.unique(return_inverse=True)
+    several = Several(torch.cat([embedder.embed(corpus.take(n.numpy()).x) for n in numbers.split(BATCH)]), 2)
+    for batch in corpus.once("train", BATCH):
+        several.see(embedder.embed(batch.x), batch.index)
+    own = several.index == numbers[:, None]
+    other = torch.where(
+        own[:, 0], several.distance[:, 1], several.distance[:, 0]
+    )  # a twin may stand before the piece itself
+    return other[back]
+
+
 def _beside(found: Near, told: Verdict, i: int) -> float:
     return float(found.distance[told.space][i, 0])
 
@@ -136,7 +166,11 @@ def nearest(found: Near, space: str, i: int, corpus: Corpus) -> list[dict[str, A
 
 def _known(corpus: Corpus, number: int) -> dict[str, Any]:
     facts = corpus.facts_of(number)
-    known = {"source": facts.get("source"), "licence": facts.get("license"), "owner": facts.get("owner")}
+    known = {
+        "source": facts.get("source"),
+        "licence": facts.get("licence", facts.get("license")),
+        "owner": facts.get("owner"),
+    }
     return {k: v for k, v in known.items() if v}
 
 
