@@ -133,7 +133,7 @@ def test_any_grid_finds_its_mirror_image(shape: tuple[int, ...]) -> None:
     x = blobs(30, 1, shape)
     for kind in (Aligned(Space("grid", shape)), Parts(Space("grid", shape))):
         plain = kind.plain(x)
-        found = Candidates(kind.asked(kind.plain(x[:4].flip(-1))), 4)
+        found = Candidates(kind.asked(kind.plain(x[:4].flip(-1))), 4, kind.kinds)
         found.see(kind.known(plain[:20]), torch.arange(20))
         found.see(kind.known(plain[20:]), torch.arange(20, 30))
         distance, index = rescored(kind, kind.plain(x[:4].flip(-1)), found, plain.__getitem__)
@@ -146,7 +146,7 @@ def test_a_part_that_was_taken_over_is_found_where_the_whole_is_not() -> None:
     made[:, :, :8, :8] = train[7:8, :, :8, :8]
     near = {}
     for kind in (Aligned(Space("grid", (1, SIDE, SIDE))), Parts(Space("grid", (1, SIDE, SIDE)))):
-        found = Candidates(kind.asked(made), 3)
+        found = Candidates(kind.asked(made), 3, kind.kinds)
         found.see(kind.known(train), torch.arange(40))
         near[kind.name] = rescored(kind, made, found, train.__getitem__)
     assert int(near["parts"][1][0, 0]) == 7 and float(near["parts"][0][0, 0]) < 1e-3

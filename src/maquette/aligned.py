@@ -37,7 +37,11 @@ class Pose:
 
 
 class Aligned:
-    """Whole pieces (B, C, *axes), one of them in any pose. poses: those by which candidates are found."""
+    """Whole pieces (B, C, *axes), one of them in any pose.
+
+    poses      those by which candidates are found
+    kinds      (P,) of each pose: candidates are compared in the best pose of each kind
+    """
 
     name = "aligned"
 
@@ -46,6 +50,7 @@ class Aligned:
         self.axes, self.blocks = _seen(space.axes)
         self.kept = tuple(max(1, round(CROP * n)) for n in self.axes)
         self.poses = tuple(self._poses())
+        self.kinds = torch.tensor([int(p.cropped) for p in self.poses])
         self.zooms = [_enlarging(n, s) for n, s in zip(self.axes, self.kept, strict=True)]
 
     def _poses(self) -> Iterator[Pose]:
@@ -114,6 +119,7 @@ class Parts:
         self.size = tuple(-(-n // 2) for n in self.axes)
         rooms = [n - s for n, s in zip(self.axes, self.size, strict=True)]
         self.places = list(product(*[sorted({0, room // 2, room}) for room in rooms]))
+        self.kinds = torch.zeros(2 * len(self.places), dtype=torch.long)
 
     plain = Aligned.plain
 
@@ -167,9 +173,17 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _residue(x: Tensor, y: Tensor) -> Tensor:
-    """(N, C, *axes) twice -> (N,): the distance of averages over two cells an axis; what compression leaves is mostly finer."""
-    rest = _averaged(x - y, tuple(min(2, n) for n in x.shape[2:]))
-    return rest.flatten(1).norm(dim=1) * (x[0].numel() / rest[0].numel()) ** 0.5
+    """(N, C, *axes) twice -> (N,): the distance of averages over two cells an axis, of colours over four, which compression leaves alone."""
+    rest = x - y
+    grey = rest.mean(1, keepdim=True)
+    found = x.shape[1] * _square(grey, 2)
+    return (found + _square(rest - grey, 4) if x.shape[1] > 1 else found).sqrt()
+
+
+def _square(x: Tensor, block: int) -> Tensor:
+    """(N, C, *axes) -> (N,): the squared length of averages, as if each stood for its block."""
+    means = _averaged(x, tuple(min(block, n) for n in x.shape[2:])).flatten(1)
+    return means.square().mean(1) * x[0].numel()
 
 
 def _coarse(x: Tensor) -> Tensor:
@@ -214,13 +228,17 @@ def _shown(x: Tensor) -> Tensor:
 
 
 class Candidates:
-    """For each piece the `most` known ones nearest to it in any pose, of a stream of blocks: index, pose (N, most); -1 where fewer came."""
+    """For each piece the `most` known ones nearest to it in any pose, of a stream of blocks.
 
-    def __init__(self, asked: Tensor, most: int):
+    asked (N, P, D), kinds (P,) of poses; index (N, most), -1 where fewer came; pose (N, most, kinds): the best of each kind
+    """
+
+    def __init__(self, asked: Tensor, most: int, kinds: Tensor):
+        self.kinds = [(kinds == k).nonzero().flatten() for k in range(int(kinds.max()) + 1)]
         self.asked = asked.nan_to_num(nan=0.0)  # a part without content is like nothing
         self.near = torch.full((len(asked), most), -torch.inf)
         self.index = torch.full((len(asked), most), -1)
-        self.pose = torch.zeros((len(asked), most), dtype=torch.long)
+        self.pose = torch.zeros((len(asked), most, len(self.kinds)), dtype=torch.long)
 
     def see(self, known: Tensor, numbers: Tensor) -> None:
         """known (B, K, D), numbers (B,): pose p is compared with part p mod K."""
@@ -236,19 +254,20 @@ class Candidates:
 
     def _keep(self, part: slice, near: Tensor, known: Tensor, numbers: Tensor) -> None:
         near, place = near.topk(min(self.near.shape[1], near.shape[1]))
-        pose = _poses(self.asked[part], known, place)
+        likeness = _likeness(self.asked[part], known, place)
+        pose = torch.stack([these[likeness[:, :, these].argmax(2)] for these in self.kinds], 2)
         self.near[part], order = torch.cat([self.near[part], near], 1).topk(self.near.shape[1])
         self.index[part] = torch.cat([self.index[part], numbers[place]], 1).gather(1, order)
-        self.pose[part] = torch.cat([self.pose[part], pose], 1).gather(1, order)
+        poses = torch.cat([self.pose[part], pose], 1)
+        self.pose[part] = poses.gather(1, order[:, :, None].expand(-1, -1, poses.shape[2]))
 
 
-def _poses(asked: Tensor, known: Tensor, place: Tensor) -> Tensor:
-    """(N, P, D), (B, K, D), (N, m) rows of known -> (N, m): in which pose each is nearest."""
-    k = torch.arange(asked.shape[1]) % known.shape[1]
+def _likeness(asked: Tensor, known: Tensor, place: Tensor) -> Tensor:
+    """(N, P, D), (B, K, D), (N, m) rows of known -> (N, m, P)"""
     if known.shape[1] == 1:
-        return torch.einsum("npd,nmd->npm", asked, known[place, 0]).argmax(1)
-    chosen = known[place][:, :, k]  # (N, m, P, D)
-    return (2 * torch.einsum("npd,nmpd->npm", asked, chosen) - chosen.square().sum(3).mT).argmax(1)
+        return torch.einsum("npd,nmd->nmp", asked, known[place, 0])
+    chosen = known[place][:, :, torch.arange(asked.shape[1]) % known.shape[1]]  # (N, m, P, D)
+    return 2 * torch.einsum("npd,nmpd->nmp", asked, chosen) - chosen.square().sum(3)
 
 
 def rescored(
@@ -257,9 +276,11 @@ def rescored(
     """(distance, index) (N, most) at full size, the nearest first. take: numbers -> the training pieces, plain."""
     distance = torch.full(found.index.shape, torch.inf)
     row, column = (found.index >= 0).nonzero(as_tuple=True)
-    order = found.pose[row, column].argsort(stable=True)
-    for part in order.split(PAIRS):
-        r, c = row[part], column[part]
-        distance[r, c] = kind.apart(plain[r], take(found.index[r, c]), found.pose[r, c])
+    for pose in found.pose.unbind(2):
+        order = pose[row, column].argsort(stable=True)
+        for part in order.split(PAIRS):
+            r, c = row[part], column[part]
+            apart = kind.apart(plain[r], take(found.index[r, c]), pose[r, c])
+            distance[r, c] = torch.minimum(distance[r, c], apart)
     distance, order = distance.sort(1)
     return distance, found.index.gather(1, order)

@@ -21,8 +21,8 @@ from maquette.piece import Modality
 from maquette.space import Embedder
 
 MOST = 2_000  # held-out pieces that calibrate
-CANDIDATES = 24  # training pieces of each piece that are compared at full size
-NEIGHBOURS = 5  # kept of them; the last one says how near is usual there
+CANDIDATES = 16  # training pieces of each piece that are compared at full size
+NEIGHBOURS = 10  # kept of them; the last one says how near is usual there
 NEAREST = 3  # shown
 ROWS = 12  # pieces told of where fewer are copies
 TWINS = 0.25  # of the usual distance of held-out pieces; one that lies nearer is itself a variant of a training piece
@@ -56,7 +56,7 @@ def near(x: Tensor, corpus: Corpus, judge: Known | Lent) -> Near:
     k = min(NEIGHBOURS, corpus.size("train"))
     kinds = (Aligned(corpus.spec.space), Parts(corpus.spec.space))
     plain = kinds[0].plain(x)
-    found = [Candidates(kind.asked(plain), min(CANDIDATES, corpus.size("train"))) for kind in kinds]
+    found = [Candidates(kind.asked(plain), min(CANDIDATES, corpus.size("train")), kind.kinds) for kind in kinds]
     several = Several(torch.cat([judge.judge.embed(part) for part in x.split(BATCH)]), k)
     for batch in corpus.once("train", BATCH):
         seen = kinds[0].plain(batch.x)
