@@ -36,6 +36,8 @@ NAMES = {
     "Vendi score",
     "lost kinds",
     "C_T",
+    "authenticity",
+    "closer to training",
     "homogeneity",
 }
 

@@ -42,7 +42,7 @@ FLOORS = [  # a file imports from lower floors only; within guard/, nets/, prete
         "sources",
         "space",
     ],
-    ["catalog", "ragged", "nets", "verse"],
+    ["aligned", "catalog", "ragged", "nets", "verse"],
     ["adapting", "piece", "loop", "page", "partners", "writing", "prose"],
     ["recipe"],
     ["corpus", "run", "modalities", "models", "pretext", "tasks", "adapters", "metrics"],

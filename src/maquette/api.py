@@ -22,6 +22,7 @@ from maquette.verbs import learn as _learn
 from maquette.verbs import prepare as _prepare
 from maquette.verbs import pretrain as _pretrain
 from maquette.verbs import rate as _rate
+from maquette.verbs import renewing as _renewing
 from maquette.verbs import train as _train
 from maquette.verbs import tune as _tune
 
@@ -189,10 +190,21 @@ def open_run(path: str | Path) -> Trained:
 
 
 def generate(
-    run: Trained | str | Path, n: int = 16, *, device: str = "auto", marks: Marks | None = None, **wish: Any
+    run: Trained | str | Path,
+    n: int = 16,
+    *,
+    device: str = "auto",
+    marks: Marks | None = None,
+    new: bool = False,
+    **wish: Any,
 ) -> list[Piece]:
-    """n pieces; `piece.save(path)` writes one with the papers that the command line gives: Marks(labels, sign, watermark, visible)."""
+    """n pieces; `piece.save(path)` writes one with the papers that the command line gives: Marks(labels, sign, watermark, visible).
+
+    new: what is a copy of a training piece is drawn again, with the next seeds; each piece's facts hold its verdict and nearest ones.
+    """
     run = run if isinstance(run, Trained) else open_run(run)
+    if new:
+        return _marked(_renewing.new(run.run, n, _generate.Wish(**wish), device).pieces, marks)
     return _marked(_generate.generate(run.run, n, _generate.Wish(**wish), device), marks)
 
 

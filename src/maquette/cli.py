@@ -295,6 +295,9 @@ def generate(
     ] = None,
     liked: Annotated[bool, typer.Option("--liked", help="each the best of several, by RUN/ratings.jsonl")] = False,
     of: Annotated[int, typer.Option("--of", help="how many each of --liked is the best of")] = 8,
+    new: Annotated[
+        bool, typer.Option("--new", help="draw a copy of a training piece again, with the next seeds")
+    ] = False,
     labels: Labels = "eu",
     visible: Annotated[
         bool, typer.Option("--visible", help="a mark people see: AI on pictures, a line of text")
@@ -329,6 +332,8 @@ def generate(
         liked=liked,
         of=of,
     )
+    if new and (liked or like or stream or interpolate or source):
+        raise UsageError("--new draws whole new pieces; drop --liked, --like, --stream, --interpolate or --source")
     if liked and (like or stream or interpolate):
         raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if stream:
@@ -344,7 +349,7 @@ def generate(
         _walk(opened, interpolate, frames, wish, out, device, marks)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
-        _make(opened, n, wish, out, device, wanted, marks=marks)
+        _make(opened, n, wish, out, device, wanted, marks=marks, new=new)
 
 
 @app.command()
@@ -483,6 +488,7 @@ def _make(
     formats: tuple[str, ...] = (),
     *,
     marks: Any,
+    new: bool = False,
 ) -> None:
     from maquette.verbs.generate import generating, next_folder, save
     from maquette.verbs.generate import sheet as sheet_of
@@ -490,10 +496,18 @@ def _make(
     _tell(marks)
     folder = out or next_folder(run)
     pieces = []
-    for piece in generating(run, n, wish, device):
+    for piece in _new(run, n, wish, device) if new else generating(run, n, wish, device):
         pieces.append(piece)
         save([piece], folder, formats, marks)
     typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet_of(pieces, folder, marks)}")
+
+
+def _new(run: Run, n: int, wish: Any, device: str) -> Any:
+    from maquette.verbs.renewing import new
+
+    made = new(run, n, wish, device)
+    typer.echo(made.words)
+    return made.pieces
 
 
 def _tell(marks: Any) -> None:

@@ -66,6 +66,7 @@ class Material:
     generated_to_train (n,), test_to_train (m,): distance to the nearest piece of the whole train split
     noun       "pictures", for sentences
     labels     in the space of the judge, where it learnt labels
+    gaps       (n,), (m,) of generated and test pieces: how far their nearest training piece lies from its own nearest other one
     """
 
     space: str
@@ -77,6 +78,7 @@ class Material:
     test_to_train: Tensor
     seed: int = 0
     labels: Labels | None = None
+    gaps: tuple[Tensor, Tensor] | None = None
 
 
 def resamples(n: int, seed: int, draws: int = DRAWS) -> Tensor:

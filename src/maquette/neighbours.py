@@ -63,6 +63,32 @@ class Nearest:
             self.index[part] = torch.where(closer, numbers[place], self.index[part])
 
 
+class Several:
+    """The `k` nearest rows of a stream of blocks for each query (N, D): distance, index (N, k), the nearest first.
+
+    >>> several = Several(torch.tensor([[0.0]]), 2)
+    >>> several.see(torch.tensor([[1.0], [7.0], [-2.0]]), torch.tensor([40, 41, 42]))
+    >>> several.distance.tolist(), several.index.tolist()
+    ([[1.0, 2.0]], [[40, 42]])
+    """
+
+    def __init__(self, queries: Tensor, k: int):
+        self.queries = queries.float()
+        self.distance = torch.full((len(queries), k), torch.inf)
+        self.index = torch.full((len(queries), k), -1)
+
+    def see(self, rows: Tensor, numbers: Tensor) -> None:
+        """rows (M, D), their numbers (M,)."""
+        rows, k = rows.float(), self.distance.shape[1]
+        for start in range(0, len(self.queries), BLOCK):
+            part = slice(start, start + BLOCK)
+            queries = self.queries[part]
+            place = squared(queries, rows).topk(min(k, len(rows)), largest=False).indices
+            exact = (queries[:, None] - rows[place]).norm(dim=2)
+            self.distance[part], order = torch.cat([self.distance[part], exact], 1).topk(k, largest=False)
+            self.index[part] = torch.cat([self.index[part], numbers[place]], 1).gather(1, order)
+
+
 def distinct(x: Tensor) -> Tensor:
     """(N, D) -> numbers of the rows that repeat no earlier one, ascending. Twins have radius 0 and can never be covered."""
     step = x.std().clamp_min(1e-12) * 1e-4

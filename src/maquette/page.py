@@ -45,7 +45,7 @@ BETTER = {"higher": "higher is better", "lower": "lower is better", "near": "nea
 QUESTIONS = {  # words in the names of findings that answer it; the first that fits
     "Representation": ("representation", "share of "),
     "Consistency": ("consistency",),
-    "Copying": ("copies", "copied", "C_T", "distance to training", "of training"),
+    "Copying": ("copies", "copied", "C_T", "distance to training", "of training", "authenticity", "closer to training"),
     "Fidelity": ("precision", "density", "KID", "Frechet", "nats", "accuracy", "kept"),
     "Diversity": ("recall", "coverage", "Vendi", "lost kinds", "homogeneity", "distinct", "variety"),
 }

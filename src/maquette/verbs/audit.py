@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from maquette import catalog, files
-from maquette.copying import exact_interval, judged
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, SettingError
 from maquette.features import BATCH, Known, Lent, Pixels, judge_of
@@ -26,7 +25,7 @@ from maquette.page import Exhibit, Section, figures, histogram, page, table
 from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
-from maquette.verbs import reading
+from maquette.verbs import copies, reading
 from maquette.verbs.carding import carded
 from maquette.verbs.costing import cost_of, told
 from maquette.verbs.examining import examine
@@ -209,14 +208,16 @@ def assess(
         kept = distinct(test[space])
         notes += repeats(made[space], test[space], kept, space, noun)
         features[space] = made[space], test[space][kept]
-        material = Material(space, noun, made[space], test[space][kept], train[space], *to_train, seed)
+        gaps = copies.gaps(spaces[space], nearest[space].index, corpus).split([len(generated), held])
+        material = Material(space, noun, made[space], test[space][kept], train[space], *to_train, seed, gaps=gaps)
         material = replace(material, labels=labels) if space == "judge" else material
         found += [] if few or len(kept) < FEWEST else measure(material)
     if few:
         notes.append(f"fewer than {FEWEST} generated or held-out {noun}: nothing was measured against them")
     pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
     notes += [why for why in [unlabelled(corpus)] if why and teller is None]
-    said, told = verdict(found, pairs, noun, held), copies(pairs, distances, corpus)
+    said, told = verdict(found, pairs, noun, held), copies.copies(generated, corpus, known)
+    found += copies.finding(told, noun)
     return Evidence(tuple(found), said, tuple(notes), pairs, distances, known, features, told)
 
 
@@ -394,36 +395,6 @@ def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[s
     }
 
 
-def copies(pairs: Sequence[Pair], distances: dict[str, tuple[Tensor, Tensor]], corpus: Corpus) -> dict[str, Any]:
-    """The verdict on every copy, and on others up to `PAIRS`, each with its training piece; how many of all are copies. Or why there
-    is no verdict."""
-    made, held = ({s: d[k].numpy() for s, d in distances.items()} for k in (0, 1))
-    try:
-        found = judged(made, held)
-    except CorpusError as e:
-        return {"copies": [], "copies_untold": str(e)}
-    count = {word: sum(v.verdict == word for v in found) for word in ("new", "close", "copy")}
-    low, high = exact_interval(count["copy"], len(found))
-    ordered = sorted(pairs, key=lambda p: (found[p.made].verdict != "copy", found[p.made].p))
-    rows = [
-        {"made": p.made, **asdict(found[p.made]), "nearest": [_owned(distances, p, corpus)]}
-        for p in ordered[: max(PAIRS, count["copy"])]
-    ]
-    return {"copies": rows, "copied": {**count, "n": len(found), "low": low, "high": high}}
-
-
-def _owned(distances: dict[str, tuple[Tensor, Tensor]], pair: Pair, corpus: Corpus) -> dict[str, Any]:
-    """The training piece of a pair: its distance, and of source, licence and owner what the corpus knows."""
-    facts = corpus.facts_of(pair.train)
-    known = {
-        "source": facts.get("source"),
-        "licence": facts.get("license"),
-        "owner": facts.get("owner"),
-    }
-    distance = float(distances[pair.space][0][pair.made])
-    return {"train": pair.train, "space": pair.space, "distance": distance, **{k: v for k, v in known.items() if v}}
-
-
 def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:
     noun = modality.pretty or "pieces"
     about_words = (
@@ -457,6 +428,8 @@ def _samples(generated: Tensor, corpus: Corpus, modality: Modality, noun: str) -
 def _pairs(
     evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Modality, about: dict[str, Any], noun: str
 ) -> Section:
+    if evidence.copies["copies"]:
+        return copies.section(evidence.copies, generated, corpus, modality, about.get("first_seed", 0), _png)
     exhibits = [
         Exhibit(
             _png([generated[p.made], _trained(corpus, p)], modality, 2),
@@ -464,17 +437,8 @@ def _pairs(
         )
         for p in evidence.pairs[:PAIRS]
     ]
-    lead = f"Left: generated. Right: the training piece nearest to it. The nearest of {len(evidence.pairs):,} pairs. {_told(evidence.copies)}"
+    lead = f"Left: generated. Right: the training piece nearest to it. The nearest of {len(evidence.pairs):,} pairs. {copies.told(evidence.copies)}"
     return Section("Closest pairs", lead, figures(exhibits, "pairs"))
-
-
-def _told(found: dict[str, Any]) -> str:
-    """The verdicts in a sentence."""
-    if "copied" not in found:
-        return f"No verdict on copies: {found['copies_untold']}."
-    count = found["copied"]
-    words = f"{count['copy']} of {count['n']:,} are copies ({count['low']:.1%} to {count['high']:.1%}), {count['close']} are close"
-    return f"{words} (about {count['n'] / 100:.0f} would be by chance). Mirrored, cropped or moved copies are not looked for."
 
 
 def _share(pair: Pair, noun: str) -> str:

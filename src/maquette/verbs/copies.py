@@ -1,0 +1,217 @@
+"""copies: which pieces on grids are copies of training pieces, altered or not; what an audit says and shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maquette.aligned import Aligned, Candidates, Parts, rescored
+from maquette.copying import FEWEST, LEVEL, Verdict, exact_interval, judged
+from maquette.corpus import Corpus
+from maquette.errors import CorpusError
+from maquette.features import BATCH, Known, Lent
+from maquette.finding import Finding
+from maquette.neighbours import Several
+from maquette.page import Exhibit, Section, figures
+from maquette.piece import Modality
+from maquette.space import Embedder
+
+MOST = 2_000  # held-out pieces that calibrate
+CANDIDATES = 16  # training pieces of each piece that are compared at full size
+NEIGHBOURS = 10  # kept of them; the last one says how near is usual there
+NEAREST = 3  # shown
+ROWS = 12  # pieces told of where fewer are copies
+TWINS = 0.25  # of the usual distance of held-out pieces; one that lies nearer is itself a variant of a training piece
+
+
+@dataclass(frozen=True)
+class Near:
+    """The nearest training pieces, in each space: distance and index (N, NEIGHBOURS), the nearest first."""
+
+    distance: Mapping[str, Tensor]
+    index: Mapping[str, Tensor]
+
+    def rows(self, rows: slice | Tensor) -> Near:
+        return Near({s: d[rows] for s, d in self.distance.items()}, {s: i[rows] for s, i in self.index.items()})
+
+    def arrays(self) -> dict[str, Any]:
+        return {s: d.numpy() for s, d in self.distance.items()}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Held-out pieces beside which others are judged. words: which they are."""
+
+    near: Near
+    words: str
+
+
+@torch.inference_mode()
+def near(x: Tensor, corpus: Corpus, judge: Known | Lent) -> Near:
+    """x (N, *space.shape): the nearest training pieces by eye in any pose, in parts, and by the judge."""
+    k = min(NEIGHBOURS, corpus.size("train"))
+    kinds = (Aligned(corpus.spec.space), Parts(corpus.spec.space))
+    plain = kinds[0].plain(x)
+    found = [Candidates(kind.asked(plain), min(CANDIDATES, corpus.size("train")), kind.kinds) for kind in kinds]
+    several = Several(torch.cat([judge.judge.embed(part) for part in x.split(BATCH)]), k)
+    for batch in corpus.once("train", BATCH):
+        seen = kinds[0].plain(batch.x)
+        for kind, candidates in zip(kinds, found, strict=True):
+            candidates.see(kind.known(seen), batch.index)
+        several.see(judge.judge.embed(batch.x), batch.index)
+    distance, index = {}, {}
+    for kind, candidates in zip(kinds, found, strict=True):
+        all_of_them = rescored(kind, plain, candidates, lambda n: kinds[0].plain(corpus.take(n.numpy()).x))
+        distance[kind.name], index[kind.name] = (t[:, :k] for t in all_of_them)
+    return Near(distance | {"judge": several.distance}, index | {"judge": several.index})
+
+
+def held(corpus: Corpus, limit: int = MOST) -> tuple[Tensor, str]:
+    """The pieces that calibrate and their split: validation; where that is too small, test."""
+    split = "validation" if corpus.size("validation") >= FEWEST else "test"
+    return corpus.tensor(split, limit).x, split
+
+
+def calibration(found: Near, split: str) -> Calibration:
+    """found: of `held`. Pieces that are variants of a training piece by themselves show nothing about new ones."""
+    usual = found.distance["aligned"][:, 0]
+    kept = usual >= TWINS * usual.median()
+    words = f"{int(kept.sum()):,} pieces of the {split} split"
+    if split == "test":
+        words += f", since the validation split holds fewer than {FEWEST}"
+    if not kept.all():
+        words += (
+            f"; {int((~kept).sum())} more are variants of training pieces themselves and say nothing about new ones"
+        )
+    return Calibration(found.rows(kept), words)
+
+
+def calibrate(corpus: Corpus, judge: Known | Lent, limit: int = MOST) -> Calibration:
+    """For pieces that come one by one. Raises CorpusError where too few are held out."""
+    x, split = held(corpus, limit)
+    if len(x) < FEWEST:
+        raise CorpusError(f"at least {FEWEST} held-out pieces are needed to tell copies; {len(x)} of {corpus.path} are")
+    return calibration(near(x, corpus, judge), split)
+
+
+def verdicts(found: Near, beside: Calibration) -> list[Verdict]:
+    return judged(found.arrays(), beside.near.arrays())
+
+
+def copies(generated: Tensor, corpus: Corpus, judge: Known | Lent) -> dict[str, Any]:
+    """As it stands in audit.json: the verdict on every copy, and on others up to `ROWS`, each with its three nearest training pieces;
+    how many of all are copies, with the exact interval; or why there is no verdict."""
+    x, split = held(corpus)
+    both = near(torch.cat([generated, x]), corpus, judge)
+    mine = both.rows(slice(0, len(generated)))
+    try:
+        beside = calibration(both.rows(slice(len(generated), None)), split)
+        told = verdicts(mine, beside)
+    except CorpusError as e:
+        return {"copies": [], "copies_untold": str(e)}
+    count = {word: sum(v.verdict == word for v in told) for word in ("new", "close", "copy")}
+    low, high = exact_interval(count["copy"], len(told))
+    order = sorted(range(len(told)), key=lambda i: (told[i].verdict != "copy", told[i].p, _beside(mine, told[i], i)))
+    rows = [
+        {"made": i, **asdict(told[i]), "nearest": nearest(mine, told[i].space, i, corpus)}
+        for i in order[: max(ROWS, count["copy"])]
+    ]
+    looked = Aligned(corpus.spec.space).words
+    return {
+        "copies": rows,
+        "copied": {**count, "n": len(told), "low": low, "high": high},
+        "copies_by": {"spaces": list(mine.distance), "calibrated": beside.words, "looked_for": looked},
+    }
+
+
+def finding(found: Mapping[str, Any], noun: str) -> list[Finding]:
+    """The share of copies; [] where no verdict was given."""
+    if "copied" not in found:
+        return []
+    count = found["copied"]
+    sentence = f"{count['copy']} of {count['n']:,} {noun} are copies of a training one, altered or not; {count['close']} more are close to one."
+    value = count["copy"] / count["n"]
+    return [
+        Finding("copies", "any pose", value, count["low"], count["high"], LEVEL, count["n"], "lower", sentence, "share")
+    ]
+
+
+@torch.inference_mode()
+def gaps(embedder: Embedder, index: Tensor, corpus: Corpus) -> Tensor:
+    """index (N,) of training pieces -> (N,): how far each lies from the nearest other one."""
+    numbers, back = index.unique(return_inverse=True)
+    several = Several(torch.cat([embedder.embed(corpus.take(n.numpy()).x) for n in numbers.split(BATCH)]), 2)
+    for batch in corpus.once("train", BATCH):
+        several.see(embedder.embed(batch.x), batch.index)
+    own = several.index == numbers[:, None]
+    other = torch.where(
+        own[:, 0], several.distance[:, 1], several.distance[:, 0]
+    )  # a twin may stand before the piece itself
+    return other[back]
+
+
+def _beside(found: Near, told: Verdict, i: int) -> float:
+    return float(found.distance[told.space][i, 0])
+
+
+def nearest(found: Near, space: str, i: int, corpus: Corpus) -> list[dict[str, Any]]:
+    """The three nearest training pieces of piece i: distance, and of source, licence and owner what the corpus knows."""
+    pairs = zip(found.index[space][i, :NEAREST].tolist(), found.distance[space][i, :NEAREST].tolist(), strict=True)
+    return [{"train": t, "space": space, "distance": round(d, 6), **_known(corpus, t)} for t, d in pairs if t >= 0]
+
+
+def _known(corpus: Corpus, number: int) -> dict[str, Any]:
+    facts = corpus.facts_of(number)
+    known = {
+        "source": facts.get("source"),
+        "licence": facts.get("licence", facts.get("license")),
+        "owner": facts.get("owner"),
+    }
+    return {k: v for k, v in known.items() if v}
+
+
+# ---- on the page
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """The verdicts in sentences."""
+    if "copied" not in found:
+        return f"No verdict on copies: {found['copies_untold']}."
+    count, by = found["copied"], found["copies_by"]
+    words = f"{count['copy']} of {count['n']:,} are copies ({count['low']:.1%} to {count['high']:.1%}), {count['close']} are close"
+    return (
+        f"{words} (about {count['n'] / 100:.0f} would be by chance). Looked for in whole pieces: {by['looked_for']}; in parts of half a "
+        f"side; and by the judge. Calibrated on {by['calibrated']}."
+    )
+
+
+def section(
+    found: Mapping[str, Any],
+    generated: Tensor,
+    corpus: Corpus,
+    modality: Modality,
+    first_seed: int,
+    png: Callable[[list[Tensor], Modality, int], bytes],
+) -> Section:
+    """Each of the most suspicious pieces beside its three nearest training pieces."""
+    exhibits = []
+    for row in found["copies"][:ROWS]:
+        numbers = torch.tensor([n["train"] for n in row["nearest"]])
+        tensors = [generated[row["made"]], *corpus.take(numbers.numpy()).x]
+        exhibits.append(Exhibit(png(tensors, modality, len(tensors)), _caption(row, first_seed)))
+    lead = f"Left: generated. Beside it the three training pieces nearest to it, most suspicious first. {told(found)}"
+    return Section("Nearest training pieces", lead, figures(exhibits, "two"))
+
+
+def _caption(row: Mapping[str, Any], first_seed: int) -> str:
+    pieces = "; ".join(f"training {_words(n)}" for n in row["nearest"])
+    return f"seed {first_seed + row['made']}: {row['verdict']} (p {row['p']:.2g}, {row['space']}) | {pieces}"
+
+
+def _words(piece: Mapping[str, Any]) -> str:
+    known = ", ".join(str(piece[k]) for k in ("source", "licence", "owner") if piece.get(k))
+    return f"{piece['train']} ({known})" if known else str(piece["train"])

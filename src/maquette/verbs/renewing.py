@@ -1,0 +1,104 @@
+"""renewing: new pieces of which none is a copy of a training piece; what is one is drawn again, with the next seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from maquette.corpus import Corpus
+from maquette.errors import CorpusError, RunError, UsageError
+from maquette.features import judge_of
+from maquette.piece import Piece
+from maquette.run import Run
+from maquette.verbs.copies import calibrate, near, nearest, verdicts
+from maquette.verbs.generate import Wish, generating
+
+TRIES = 10  # draws of a piece before it is given up
+CALIBRATED = 500  # held-out pieces beside which pieces are judged
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """Pieces in the order they were asked for, and how often each was drawn: 1 where the first was no copy."""
+
+    pieces: tuple[Piece, ...]
+    draws: tuple[int, ...]
+
+    @property
+    def words(self) -> str:
+        again, more = sum(d > 1 for d in self.draws), sum(self.draws) - len(self.draws)
+        if not again:
+            return f"new: none of {len(self.pieces)} had to be drawn again"
+        return f"new: {again} of {len(self.pieces)} were copies of training pieces at first and were drawn again, {more} times in all"
+
+
+def new(run: Run, n: int, wish: Wish, device: str = "auto", corpus: Corpus | None = None) -> Renewed:
+    """n pieces whose verdict is not `copy`, each with that verdict and its nearest training pieces in its papers.
+
+    Raises UsageError where copies cannot be told, CorpusError where the corpus is gone, another, or too small, RunError where a piece is a
+    copy in every draw.
+    """
+    corpus = checked(run, wish, corpus)
+    judge = judge_of(corpus)
+    beside = calibrate(corpus, judge, CALIBRATED)
+
+    def facts(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+        x = torch.stack([piece.modality.to_tensor(piece) for piece in pieces])
+        found = near(x, corpus, judge)
+        told = verdicts(found, beside)
+        return [
+            {"verdict": v.verdict, "p": round(v.p, 6), "nearest": nearest(found, v.space, i, corpus)}
+            for i, v in enumerate(told)
+        ]
+
+    def draw(seed: int, count: int) -> list[Piece]:
+        return list(generating(run, count, replace(wish, seed=seed), device))
+
+    return renewed(draw, facts, n, wish.seed)
+
+
+def checked(run: Run, wish: Wish, corpus: Corpus | None = None) -> Corpus:
+    """The corpus of a run, where copies can be told in it."""
+    from maquette.verbs.audit import corpus_of
+
+    if wish.liked:
+        raise UsageError("--new and --liked both choose among draws; give one of them")
+    corpus = corpus or corpus_of(run)
+    if corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
+        raise CorpusError(
+            f"{corpus.path} is not the corpus {run.path} was trained on, or was prepared anew since; what is new cannot be told by it"
+        )
+    if corpus.spec.space.kind != "grid":
+        raise UsageError(
+            "--new tells copies among pictures and other grids; copies among texts and music are told by `maquette audit` alone so far"
+        )
+    return corpus
+
+
+def renewed(
+    draw: Callable[[int, int], list[Piece]],
+    facts: Callable[[Sequence[Piece]], list[dict[str, Any]]],
+    n: int,
+    seed: int,
+    tries: int = TRIES,
+) -> Renewed:
+    """draw(seed, count) makes pieces of following seeds; facts(pieces) holds the verdict on each. Copies are drawn again."""
+    found: dict[int, Piece] = {}
+    draws, waiting = [0] * n, list(range(n))
+    for _ in range(tries):
+        made = draw(seed, len(waiting))
+        seed += len(waiting)
+        for k, piece, told in zip(waiting, made, facts(made), strict=True):
+            draws[k] += 1
+            if told["verdict"] != "copy":
+                found[k] = replace(piece, facts={**piece.facts, **told, "draws": draws[k]})
+        waiting = [k for k in waiting if k not in found]
+        if not waiting:
+            return Renewed(tuple(found[k] for k in range(n)), tuple(draws))
+    raise RunError(
+        f"{len(waiting)} of {n} pieces were copies of training pieces in all {tries} draws: this run knows its pieces by heart. Train it "
+        "for a shorter time or on more pieces, or leave --new away"
+    )
