@@ -147,6 +147,18 @@ def test_words_say_how_near_the_nearest_training_piece_is(tmp_path: Path) -> Non
     assert near(0.25) == "0.25" and near({"distance": 1.0}) == "distance 1" and near([]) == "not measured"
 
 
+@pytest.mark.parametrize("suffix", [".glb", ".npz", ".csv", ""])
+def test_a_file_of_any_kind_is_told_by_its_ledger_or_its_signature(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"any bytes")
+    with pytest.raises(Unreadable, match="verify knows"):
+        inspect(path)
+    Marks("both").finish([path], FACTS)
+    assert inspect(path).untouched and inspect(path).labels == ["eu", "cn"]
+    path.write_bytes(b"any byteS")
+    assert not inspect(path).untouched
+
+
 def test_a_fact_cannot_write_on_the_terminal(tmp_path: Path) -> None:
     path = signed(tmp_path / "a.png", verdict="\x1b[2Jnew\nsignature: trusted", generator="x" * 5000)
     said = words(inspect(path))

@@ -86,7 +86,8 @@ def _check(path: Path) -> None:
         raise Unreadable(f"{path} is not a file but {kind}; it was not opened")
     if not os.access(path, os.R_OK):
         raise Unreadable(f"{path}: {REASONS[errno.EACCES]}")
-    if path.suffix.lower() not in KNOWN:
+    known = path.suffix.lower() in KNOWN or credentials.beside(path).is_file() or ledger.entry_of(path)
+    if not known:
         raise Unreadable(f"{path.name}: verify knows {' '.join(KNOWN)}; this is {path.suffix or 'without a suffix'}")
     if about.st_size > MOST:
         raise Unreadable(f"{path.name} is larger than {MOST >> 20} MB, more than Maquette writes; it was not read")
