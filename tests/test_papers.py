@@ -174,7 +174,11 @@ def huge_png() -> bytes:
 
 @pytest.mark.parametrize(
     "name, content, said",
-    [("a.png", huge_png(), "million pixels"), ("a.exe", b"MZ", "verify knows"), ("b.png", None, "there is no such file")],
+    [
+        ("a.png", huge_png(), "million pixels"),
+        ("a.exe", b"MZ", "verify knows"),
+        ("b.png", None, "there is no such file"),
+    ],
 )
 def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:
     if content is not None:
