@@ -154,8 +154,11 @@ def _opened(folder: Path) -> tuple[Any, list[str]]:
     """The network, and which of its parts got no weights: only a pooler may be among them."""
     try:
         from transformers import AutoModel
+        from transformers.utils import logging
     except ImportError:
         raise MissingExtra("an encoder of Hugging Face", "hf") from None
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         network, info = AutoModel.from_pretrained(
             str(folder),
@@ -169,6 +172,9 @@ def _opened(folder: Path) -> tuple[Any, list[str]]:
         raise SettingError(
             f"{folder} cannot be opened as a model of Hugging Face: {str(error).splitlines()[0]}"
         ) from None
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     missing = sorted(info["missing_keys"])
     if lacking := [name for name in missing if "pooler" not in name]:
         raise SettingError(
