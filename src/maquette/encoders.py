@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from maquette import files
 from maquette.errors import MissingExtra, SettingError
 from maquette.features import Judge, Task
+from maquette.models.borrowed import without_bars
 from maquette.space import DataSpec, Embedder, Space
 
 PART = 32  # pieces at once: networks of others are large
@@ -154,27 +155,16 @@ def _opened(folder: Path) -> tuple[Any, list[str]]:
     """The network, and which of its parts got no weights: only a pooler may be among them."""
     try:
         from transformers import AutoModel
-        from transformers.utils import logging
     except ImportError:
         raise MissingExtra("an encoder of Hugging Face", "hf") from None
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     try:
-        network, info = AutoModel.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with without_bars():
+            network, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **safe)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise SettingError(
             f"{folder} cannot be opened as a model of Hugging Face: {str(error).splitlines()[0]}"
         ) from None
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     missing = sorted(info["missing_keys"])
     if lacking := [name for name in missing if "pooler" not in name]:
         raise SettingError(
