@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from maquette import files
 from maquette.errors import MissingExtra, SettingError
 from maquette.features import Judge, Task
+from maquette.models.borrowed import without_bars
 from maquette.space import DataSpec, Embedder, Space
 
 PART = 32  # pieces at once: networks of others are large
@@ -156,15 +157,10 @@ def _opened(folder: Path) -> tuple[Any, list[str]]:
         from transformers import AutoModel
     except ImportError:
         raise MissingExtra("an encoder of Hugging Face", "hf") from None
+    safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     try:
-        network, info = AutoModel.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with without_bars():
+            network, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **safe)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise SettingError(
             f"{folder} cannot be opened as a model of Hugging Face: {str(error).splitlines()[0]}"

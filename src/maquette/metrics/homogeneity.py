@@ -34,8 +34,9 @@ def measure(m: Material) -> list[Finding]:
     order = torch.randperm(len(m.train), generator=torch.Generator().manual_seed(m.seed))
     made, real = alike(m.generated, middle), alike(m.train[order], middle)
     value, floor = float(made.mean()), float(real.mean())
+    told, usual = (round(x, 2) + 0.0 for x in (value, floor))  # never -0
     sentence = (
-        f"Of {BATCH} {m.noun} made together any two are alike by {value:.2f}, of {BATCH} real ones by {floor:.2f} (1: all the same, 0: no more "
+        f"Of {BATCH} {m.noun} made together any two are alike by {told:.2f}, of {BATCH} real ones by {usual:.2f} (1: all the same, 0: no more "
         "alike than any)."
     )
     return [

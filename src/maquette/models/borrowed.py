@@ -190,13 +190,14 @@ def causal_lm(folder: Path, device: str) -> nn.Module:
 
     kind = torch.float32 if device == "cpu" else "auto"
     safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    with _without_bars():
+    with without_bars():
         found = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, **safe)
     return found.eval().requires_grad_(False).to(device)
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
+    """transformers shows no progress bars meanwhile."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -404,8 +404,8 @@ def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Mod
     sections = [_samples(generated, corpus, modality, noun), _pairs(evidence, generated, corpus, modality, about, noun)]
     if evidence.findings:
         lead = (
-            "Floor: the same figure with real training pieces in the place of generated ones. Judge: an encoder that learnt this "
-            "corpus; pixels: plain averages of pixels, a cross-check that nobody trained. Intervals by bootstrap."
+            "Floor: the same figure with real training pieces in the place of generated ones. Judge: the encoder named "
+            "above; pixels: plain averages of pixels, a cross-check that nobody trained. Intervals by bootstrap."
         )
         sections += [_novelty(evidence, noun), Section("All figures", lead, table(evidence.findings))]
     if evidence.notes:

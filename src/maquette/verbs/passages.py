@@ -75,7 +75,7 @@ def finding(copies: Copies, noun: str) -> list[Finding]:
     beside = "" if reference is None else f" (held-out ones: {_count(copies.held, 'copy')} of {len(copies.held)})"
     close = _count(copies.verdicts, "close")
     sentence = f"{k} of {n} {noun} are copies of a training piece{beside}, {close} more are closer to one than 99% of validation pieces are."
-    return [Finding("copies", "passages", k / n, *exact_interval(k, n), reference, n, "lower", sentence)]
+    return [Finding("copies", "passages", k / n, *exact_interval(k, n), reference, n, "lower", sentence, "share")]
 
 
 def _count(verdicts: Sequence[Verdict], word: str) -> int:
