@@ -159,6 +159,12 @@ def test_a_file_of_any_kind_is_told_by_its_ledger_or_its_signature(tmp_path: Pat
     assert not inspect(path).untouched
 
 
+def test_the_python_door_verifies_too(tmp_path: Path) -> None:
+    import maquette
+
+    assert maquette.verify(signed(tmp_path / "a.png")).untouched
+
+
 def test_a_fact_cannot_write_on_the_terminal(tmp_path: Path) -> None:
     path = signed(tmp_path / "a.png", verdict="\x1b[2Jnew\nsignature: trusted", generator="x" * 5000)
     said = words(inspect(path))

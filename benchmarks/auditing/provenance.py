@@ -1,6 +1,6 @@
 """Papers: one flipped bit in every format written, untouched files, the time of a signature; and the watermark on emoji (see watermark.py).
 
-Of every format PIECES files are written, each of another content (scores as .svg, which are slow to engrave: DISTINCT contents), labelled, signed
+Of every format PIECES files are written, each of another content (.svg and .wav, which are slow to make: DISTINCT contents), labelled, signed
 and entered in the ledger by themselves. Each is verified as it is, and again after one bit of it was flipped: a bit drawn from *all* bytes of the
 file, the manifest in it included. `verify` runs in this process (`inspect`), not in the child that `maquette verify` starts, for speed.
 `flips_found_by_signature` counts, of the flips outside the manifest itself, those that C2PA alone finds; `flips_found_by_ledger` those that the
@@ -44,6 +44,7 @@ PIECES, DISTINCT, CLEAN, MARKED = (
     int(os.environ.get(k, v)) for k, v in (("PIECES", 1000), ("DISTINCT", 10), ("CLEAN", 10_000), ("MARKED", 2_000))
 )
 MEMORY = "/dev/shm"  # a disk in memory, where there is one: 13,000 files are flushed thrice each
+SLOW = (".svg", ".wav")  # to engrave and to play
 FACTS = {"generator": "maquette", "run": "r", "run_fingerprint": "f", "wish": {"seed": 0}}
 
 
@@ -110,11 +111,11 @@ def files_of(place: Path, suffix: str, chance: np.random.Generator) -> list[Path
     marks, kind, paths = Marks(labels="both"), FORMATS[suffix], []
     for k in range(PIECES):
         path = place / f"{k}{suffix}"
-        if suffix != ".svg" or k < DISTINCT:
+        if suffix not in SLOW or k < DISTINCT:
             kind(chance).save(path)
         else:
             path.write_bytes((place / f"{k % DISTINCT}.bare").read_bytes())
-        if suffix == ".svg" and k < DISTINCT:
+        if suffix in SLOW and k < DISTINCT:
             (place / f"{k}.bare").write_bytes(path.read_bytes())
         paths += marks.finish([path], {**FACTS, "wish": {"seed": k}})
     return paths

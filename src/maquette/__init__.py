@@ -26,6 +26,7 @@ _HOMES = {
     "compare": "api",
     "create": "api",
     "export": "api",
+    "verify": "api",
     "open_run": "api",
     "Corpus": "corpus",
     "Piece": "piece",

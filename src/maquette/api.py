@@ -10,6 +10,7 @@ from typing import Any
 from maquette.corpus import Corpus
 from maquette.piece import Piece
 from maquette.provenance.finishing import Marks
+from maquette.provenance.inspecting import Inspection
 from maquette.recipe import Recipe, load, make_recipe, override
 from maquette.run import Run
 from maquette.verbs import adapt as _adapt
@@ -25,6 +26,7 @@ from maquette.verbs import rate as _rate
 from maquette.verbs import renewing as _renewing
 from maquette.verbs import train as _train
 from maquette.verbs import tune as _tune
+from maquette.verbs import verify as _verify
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,11 @@ def compare(runs: Sequence[Trained | str | Path], corpus: Corpus | str | Path | 
     opened = [(run if isinstance(run, Trained) else open_run(run)).run for run in runs]
     corpus = corpus if isinstance(corpus, Corpus) or corpus is None else Corpus.open(Path(corpus))
     return _comparing.compare(opened, corpus, **options)
+
+
+def verify(path: str | Path) -> Inspection:
+    """What the papers of a file say: .untouched, .signature, .ledger, .labels, .watermark (a p-value), .facts. Raises Unreadable."""
+    return _verify.verify(path)
 
 
 def export(
