@@ -21,8 +21,8 @@ from maquette.piece import Modality
 from maquette.space import Embedder
 
 MOST = 2_000  # held-out pieces that calibrate
-CANDIDATES = 16  # training pieces of each piece that are compared at full size
-NEIGHBOURS = 10  # kept of them; the last one says how near is usual there
+CANDIDATES = 20  # training pieces of each piece that are compared at full size
+NEIGHBOURS = 20  # kept of them; the last one says how near is usual there
 NEAREST = 3  # shown
 ROWS = 12  # pieces told of where fewer are copies
 TWINS = 0.25  # of the usual distance of held-out pieces; one that lies nearer is itself a variant of a training piece
