@@ -101,6 +101,7 @@ def audit(
     out: Path | None = None,
     device: str = "auto",
     judge: Run | str | Path | None = None,
+    canaries: Path | None = None,
 ) -> Audit:
     """Sample from the run and compare with the test split; writes audit.json, audit.html and closest.png.
 
@@ -108,6 +109,7 @@ def audit(
     against  another one, to which it is compared as if it had been trained on that: how far it is before it is adapted
     samples  none: as many as the test split has, at least 48 and at most 2,000. Raises RunError, CorpusError, SettingError.
     judge    a run with features (`maquette pretrain`) in which pieces are compared; none: an encoder trained for the audit
+    canaries  a file of what was planted in the training pieces of a run of texts or music, see docs/passages.md
     """
     if against is not None:
         corpus = fitted_to(run, against)
@@ -134,10 +136,12 @@ def audit(
         )
     lent = lend(judge, corpus) if judge is not None else None
     if corpus.spec.space.ragged:
-        found = reading.read(run, corpus, modality, samples, seed, device)
+        found = reading.read(run, corpus, modality, samples, seed, device, canaries)
         about["cost"] = cost_of(run, found.seconds, len(found.works.generated))
         reading.write(found, corpus, modality, folder, about)
         return Audit(found.findings, found.verdict, folder)
+    if canaries:
+        raise SettingError("canaries are ranked by the likelihood of sequences; pieces of this corpus are none")
     started = time.perf_counter()
     generated = as_written(draw(run, n, seed, device), modality)
     about["cost"] = cost_of(run, time.perf_counter() - started, n)
