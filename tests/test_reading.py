@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.errors import RunError, UsageError
+from maquette.piece import Piece
 from maquette.recipe import make_recipe
 from maquette.run import Run, identity
 from maquette.verbs.audit import audit
 from maquette.verbs.generate import Wish, generate, like, save, streaming
 from maquette.verbs.prepare import prepare
+from maquette.verbs.reading import gathered
 from maquette.verbs.train import choose, train
 
 WORDS = ("the moon", "a river", "my song", "the hill", "an owl", "cold rain", "old wine", "a friend")
@@ -105,7 +108,9 @@ def test_the_audit_prints_exact_nats_beside_the_ngrams_and_its_own_figures(run: 
     assert "http" not in page.replace("http-equiv", "") and "<pre" in page
     assert json.loads((tmp_path / "audit.json").read_text())["findings"]
     told = json.loads((tmp_path / "audit.json").read_text())
-    assert told["copies"] == [] and "99 validation pieces" in told["copies_untold"] and "99 validation" in page
+    assert told["copies"] == [] and "99 held-out pieces" in told["copies_untold"] and "99 held-out" in page
+    held = [p.content for p in gathered([Piece("")] * 50, corpus, catalog.modality(corpus.facts["modality"]), 0).held]
+    assert len(held) == corpus.size("test") == len(set(held)), "of few held-out pieces each comes once"
 
 
 def test_the_best_weights_on_validation_are_those_that_write(corpus: Corpus, tmp_path: Path):

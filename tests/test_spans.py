@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from data import data
 
 from maquette import catalog
 from maquette.corpus import Corpus
@@ -15,7 +16,7 @@ from maquette.modalities.text import Text
 from maquette.piece import Piece, Works
 from maquette.scores.score import Score, score
 from maquette.spans import Index, Search, run_length, runs_of, shared
-from maquette.verbs.passages import copies_of, cut, finding, section, to_json
+from maquette.verbs.passages import copies_of, finding, held_out, section, spread, taken, to_json
 from maquette.verbs.prepare import prepare
 
 
@@ -147,10 +148,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def works_with_a_copy(corpus: Corpus) -> tuple[Works, int]:
     """Test pieces in the place of generated ones, but the third: a training piece with another letter."""
     text = catalog.modality(corpus.facts["modality"])
-    made, number = cut(corpus, text, "test", 20), int(corpus.numbers("train")[17])
+    made, number = taken(corpus, text, corpus.numbers("test")[:20]), int(corpus.numbers("train")[17])
     known = text.to_piece(corpus.take(np.array([number])).x[0]).content
     made[2] = Piece(known[:30] + "é" + known[31:])
-    return Works(made, cut(corpus, text, "test", 200)[20:], [], lambda: corpus.pieces("train")), number
+    return Works(made, [], [], lambda: corpus.pieces("train")), number
 
 
 def test_an_audit_tells_the_copy_and_its_owner_and_shows_both(corpus: Corpus):
@@ -171,9 +172,37 @@ def test_the_finding_counts_copies_beside_the_held_out_share(corpus: Corpus):
     assert found.reference is not None and found.reference <= 0.05 and "of 20 texts" in found.sentence
 
 
-def test_too_few_validation_pieces_are_a_reason_and_no_verdict(corpus: Corpus):
-    few = corpus.narrowed(validation=corpus.numbers("validation")[:98])
+def test_pieces_that_calibrate_are_not_counted_and_no_piece_comes_twice(corpus: Corpus):
+    for few in (120, 70, 0):
+        narrow = corpus.narrowed(validation=corpus.numbers("validation")[:few])
+        calibrating, counted, words = held_out(narrow)
+        both = np.append(calibrating, counted)
+        assert len(calibrating) == max(few, 99) and len(np.unique(both)) == len(both) == few + 120
+        assert set(counted) <= set(corpus.numbers("test")) and words.startswith(f"{few} validation")
+    assert spread(np.arange(57), 200).tolist() == list(range(57)) and spread(np.arange(10), 2).tolist() == [0, 5]
+
+
+def test_where_too_few_pieces_validate_test_pieces_calibrate_besides(corpus: Corpus):
+    few = corpus.narrowed(validation=corpus.numbers("validation")[:60])
     works, text = works_with_a_copy(few)[0], catalog.modality(corpus.facts["modality"])
     copies = copies_of(works, few, text)
-    assert "99 validation pieces" in to_json(copies, few)["copies_untold"] and finding(copies, "texts") == []
-    assert "98" in section(copies, works, few, text).lead
+    assert copies.verdicts[2].verdict == "copy" and len(copies.held) == 120 - 39
+    assert to_json(copies, few)["calibrated"] == "60 validation and 39 test pieces"
+    assert "60 validation and 39 test" in section(copies, works, few, text).lead
+
+
+def test_too_few_held_out_pieces_are_a_reason_and_no_verdict(corpus: Corpus):
+    few = corpus.narrowed(validation=corpus.numbers("validation")[:50], test=corpus.numbers("test")[:48])
+    works, text = works_with_a_copy(few)[0], catalog.modality(corpus.facts["modality"])
+    copies = copies_of(works, few, text)
+    assert "99 held-out pieces" in to_json(copies, few)["copies_untold"] and finding(copies, "texts") == []
+    assert "50 validation and 48 test" in section(copies, works, few, text).lead
+
+
+def test_the_chorales_as_they_are_split_by_default_get_a_verdict(tmp_path):
+    corpus = prepare(data("jsb_chorales", "Jsb16thSeparated.json"), tmp_path / "c", modality="music")
+    music = catalog.modality(corpus.facts["modality"])
+    made = taken(corpus, music, corpus.numbers("train")[:5])
+    copies = copies_of(Works(made, [], [], lambda: corpus.pieces("train")), corpus, music)
+    assert [v.verdict for v in copies.verdicts] == ["copy"] * 5
+    assert "test pieces" in copies.calibrated and len(copies.held) >= 10

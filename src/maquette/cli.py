@@ -368,14 +368,18 @@ def audit(
         ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="a policy whose gates must hold; exit status 1 where not")] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="what was planted in the training texts or tunes to be ranked")
+    ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are; of several runs, which is better in what."""
     if len(runs) == 1:
-        _audit(_run_at(runs[0]), corpus, out, samples, against, judge, policy)
+        _audit(_run_at(runs[0]), corpus, out, samples, against, judge, policy, canaries)
     elif policy:
         raise UsageError("--policy judges one run; give one, or leave the policy away")
     else:
-        _compare([_run_at(r) for r in runs], corpus, out=out, samples=samples, against=against, judge=judge)
+        options = {"judge": judge} | ({"canaries": canaries} if canaries else {})
+        _compare([_run_at(r) for r in runs], corpus, out=out, samples=samples, against=against, **options)
 
 
 @app.command()
@@ -555,6 +559,7 @@ def _audit(
     against: Path | None = None,
     judge: Path | None = None,
     policy: Path | None = None,
+    canaries: Path | None = None,
 ) -> None:
     from maquette.corpus import Corpus
     from maquette.guard.policy import load
@@ -563,7 +568,7 @@ def _audit(
 
     asked = load(policy) if policy else None
     opened, other = (Corpus.open(p) if p else None for p in (corpus, against))
-    made = verb(run, opened, against=other, samples=samples, out=out, judge=judge)
+    made = verb(run, opened, against=other, samples=samples, out=out, judge=judge, canaries=canaries)
     typer.echo(made.words)
     typer.echo(f"report: {made.page}")
     _card(run.path)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maquette.condition import Condition, Field
-from maquette.errors import ContentError
+from maquette.errors import ContentError, UsageError
 from maquette.finding import Finding
 from maquette.space import Batch, Constraint, Likelihood, Space
 
@@ -197,6 +197,10 @@ class Modality(ABC):
     def traces(self, piece: Piece) -> dict[str, np.ndarray]:
         """Sequences of symbols (n,) in which copies of this kind are looked for, the same names for every piece; negative is a break."""
         return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
+
+    def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
+        """Each canary of a file, cleaned, with so many others that chance might have put in its place, itself first. Raises UsageError."""
+        raise UsageError(f"canaries are known of texts and music; {self.pretty or 'these pieces'} have none")
 
     def units(self, piece: Piece) -> dict[str, int]:
         """How many of what a likelihood may be divided by: {"character": 120, "byte": 131}."""

@@ -11,12 +11,15 @@ import io
 import json
 import math
 import re
+import string
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from maquette.errors import Unreadable
+import numpy as np
+
+from maquette.errors import Unreadable, UsageError
 
 Step = Literal["unicode", "compatibility", "controls", "spaces", "boilerplate"]
 Unit = Literal["auto", "file", "record", "paragraph", "line", "passage"]
@@ -24,6 +27,7 @@ BLOCK = 1 << 20  # bytes read at a time
 WHOLE = 64 << 20  # characters of one piece or one record, at most
 LONGEST_LINE = 1 << 20  # characters after which a line without an end is cut
 COLUMNS = ("text", "content", "paragraphs", "body", "poem")  # fields that hold the text, the first that is there
+FEWEST_ALTERNATIVES = 99  # to a canary
 LOOKED_AT = 100  # records that are looked at to find the only column of texts
 MARKS = [  # longest first, for UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -496,3 +500,47 @@ STEPS: Mapping[str, Callable[[str], str]] = {
     "spaces": _spaces,
     "boilerplate": lambda text: "".join(body([text])),
 }
+
+
+# ---- canaries
+
+
+def canaries(path: Path, alternatives: int, seed: int) -> Iterator[list[str]]:
+    """Of each line that is not empty: itself without braces, and at most so many others in whose braces other digits and letters a-z
+    stand. Raises UsageError."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the canaries {path} cannot be read ({error})") from None
+    chosen = [(k, line) for k, line in enumerate(lines, 1) if line.strip()]
+    if not chosen:
+        raise UsageError(
+            f"{path} holds no canary; write one a line, what was drawn by chance in braces: my code is {{40381}}"
+        )
+    for number, line in chosen:
+        own, others = line.replace("{", "").replace("}", ""), redrawn(line, alternatives, np.random.default_rng(seed))
+        if len(others) < FEWEST_ALTERNATIVES:
+            raise UsageError(
+                f"line {number} of {path} might read otherwise in only {len(others)} ways; put two or more digits or letters a-z that "
+                "were drawn by chance in braces: my code is {40381}"
+            )
+        yield [own, *others]
+
+
+def redrawn(line: str, n: int, chance: np.random.Generator) -> list[str]:
+    """At most n different others of a line.
+
+    >>> sorted(redrawn("no {1}.", 20, np.random.default_rng(0)))[:3]
+    ['no 0.', 'no 2.', 'no 3.']
+    """
+    own = line.replace("{", "").replace("}", "")
+
+    def draw(found: re.Match[str]) -> str:
+        return "".join(chance.choice(list(_class_of(c))) for c in found[1])
+
+    drawn = (re.sub(r"\{([^{}]*)\}", draw, line) for _ in range(8 * n))
+    return [text for text in dict.fromkeys(drawn) if text != own][:n]
+
+
+def _class_of(letter: str) -> str:
+    return next((c for c in (string.digits, string.ascii_lowercase, string.ascii_uppercase) if letter in c), letter)

@@ -37,6 +37,7 @@ MOST_VOICES = 4  # voices that are chosen by themselves; more become frames
 NAMES = ("soprano", "alto", "tenor", "bass")
 HEARD = 8.0  # seconds of music in an exhibit
 HEARD_RATE = 16_000  # Hz of it
+FEWEST_ORDERS = 99  # in which the notes of a canary might stand besides
 FEW = 100  # training pieces below which a model mostly repeats what it saw
 
 
@@ -440,8 +441,19 @@ class Music(Modality):
         return likeness.findings(made, held, training, self.voices, self._bar((4, 4)), works.seed)
 
     def traces(self, piece: Piece) -> dict[str, np.ndarray]:
-        """Intervals with delays of each voice, one voice after the other (the same in any key), and the tokens."""
-        return {"melody": likeness.lines(piece.content), "tokens": self.to_array(piece).astype(np.int64)}
+        """The same in any key: intervals with delays of each voice, one voice after the other; and all voices at once."""
+        return {"melody": likeness.lines(piece.content), "chords": likeness.chords(piece.content)}
+
+    def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
+        """The tunes of a file; in their place might stand the same notes in another order, each voice by itself."""
+        for piece in self.read(Path(path)):
+            own = self.clean(piece)
+            others = likeness.reordered(own.content, alternatives, np.random.default_rng(seed))
+            if len(others) < FEWEST_ORDERS:
+                raise UsageError(
+                    f"a canary of {path} has notes in only {len(others) + 1} orders; make it of more notes"
+                )
+            yield [own, *(Piece(other, own.facts, self) for other in others)]
 
     def sketch(self, piece: Piece) -> np.ndarray | None:
         return tunes.sketch(piece.content)

@@ -231,6 +231,11 @@ class Text(Modality):
         folded = "".join(c for c in piece.content.casefold() if c.isalnum())
         return {"letters": np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)}
 
+    def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
+        """One a line, what was drawn by chance in braces: my code is {40381}. Digits and letters a-z in them are drawn anew."""
+        for lines in texts.canaries(path, alternatives, seed):
+            yield [self.clean(Piece(line)) for line in lines]
+
     def units(self, piece: Piece) -> dict[str, int]:
         return {"character": len(piece.content), "byte": len(piece.content.encode())}
 

@@ -10,10 +10,11 @@ import torch
 
 from maquette.finding import Finding, interval, mean_interval, resamples
 from maquette.scores.harmony import faults, key_of
-from maquette.scores.score import Score, rolls
+from maquette.scores.score import Score, rolls, score
 
 BASE = np.uint64(0x9E3779B97F4A7C15)
 INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+MASK = (1 << 62) - 1  # of a hash
 FAULTS = {
     "fifths": "parallel fifths",
     "octaves": "parallel octaves and unisons",
@@ -61,6 +62,31 @@ def lines(piece: Score) -> np.ndarray:
 
 
 # ---- the longest shared run
+
+
+def chords(piece: Score) -> np.ndarray:
+    """(k,) a number for each time at which notes begin: how long after the last, and which notes, above the lowest that began then. The
+    same in any key; all voices at once, so that a tune with other chords is another."""
+    notes = piece.notes[np.lexsort((piece.notes[:, 2], piece.notes[:, 0]))]
+    starts, first = np.unique(notes[:, 0], return_index=True)
+    lowest = notes[first, 2]
+    bases, delays = np.append(lowest[:1], lowest[:-1]), np.diff(starts, prepend=starts[:1])
+    events = zip(delays.tolist(), np.split(notes[:, 2], first[1:]), bases, strict=True)
+    return np.array([hash((delay, *(on - base + 128).tolist())) & MASK for delay, on, base in events], np.int64)
+
+
+def reordered(piece: Score, n: int, chance: np.random.Generator) -> list[Score]:
+    """At most n different scores with the pitches of each voice in another order."""
+    known, found = {piece.notes[:, 2].tobytes()}, []
+    for _ in range(4 * n):
+        notes = piece.notes.copy()
+        for voice in np.unique(notes[:, 3]):
+            here = notes[:, 3] == voice
+            notes[here, 2] = chance.permutation(notes[here, 2])
+        if len(found) < n and (mark := notes[:, 2].tobytes()) not in known:
+            known.add(mark)
+            found.append(score(notes, piece.grid, piece.steps))
+    return found
 
 
 def longest_shared(pieces: Sequence[np.ndarray], corpus: Sequence[np.ndarray]) -> np.ndarray:

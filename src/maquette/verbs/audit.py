@@ -104,6 +104,7 @@ def audit(
     out: Path | None = None,
     device: str = "auto",
     judge: Run | str | Path | None = None,
+    canaries: Path | None = None,
 ) -> Audit:
     """Sample from the run and compare with the test split; writes audit.json, audit.html and closest.png.
 
@@ -112,6 +113,7 @@ def audit(
     samples  none: as many as the test split has, at least 48 and at most 2,000. Raises RunError, CorpusError, SettingError.
     judge    a run with features (`maquette pretrain`) or an encoder of others (see encoders.py) in which pieces are compared; "own": an
              encoder trained for the audit; none: a pretext run of the same corpus that lies beside the run, else own
+    canaries  a file of what was planted in the training pieces of a run of texts or music, see docs/passages.md
     """
     if against is not None:
         corpus = fitted_to(run, against)
@@ -138,10 +140,12 @@ def audit(
         )
     lent = chosen(judge, run, corpus)
     if corpus.spec.space.ragged:
-        found = reading.read(run, corpus, modality, samples, seed, device)
+        found = reading.read(run, corpus, modality, samples, seed, device, canaries)
         about["cost"] = cost_of(run, found.seconds, len(found.works.generated))
         reading.write(found, corpus, modality, folder, about)
         return Audit(found.findings, found.verdict, folder)
+    if canaries:
+        raise SettingError("canaries are ranked by the likelihood of sequences; pieces of this corpus are none")
     started = time.perf_counter()
     generated = as_written(draw(run, n, seed, device), modality)
     about["cost"] = cost_of(run, time.perf_counter() - started, n)

@@ -19,41 +19,59 @@ from maquette.piece import Modality, Piece, Works
 from maquette.spans import Shared, Traces, shared
 
 CALIBRATED = 400  # validation pieces that p-values are counted in, at most
+COUNTED = 400  # test pieces of which is said how many would be called copies, at most
 TOLD = 12  # pieces that audit.json names beside all copies, the most suspicious first
 
 
 @dataclass(frozen=True)
 class Copies:
-    """verdicts (n) of the generated pieces and of the held-out ones; shared: of the generated, by space; untold: why there is none."""
+    """verdicts (n) of the generated pieces and of counted held-out ones; shared: of the generated, by space; calibrated: on what, in
+    words; untold: why there is no verdict."""
 
     verdicts: tuple[Verdict, ...] = ()
     held: tuple[Verdict, ...] = ()
     shared: dict[str, Shared] | None = None
+    calibrated: str = ""
     untold: str = ""
 
 
 def copies_of(works: Works, corpus: Corpus, modality: Modality) -> Copies:
-    """Calibrated on validation pieces cut as the generated ones are; works.held, of the test split, say what real pieces score."""
+    """Verdicts on works.generated, and on held-out pieces that did not calibrate: what real pieces score."""
     if not works.generated:
         return Copies(untold="no piece was written")
-    if (few := corpus.size("validation")) < FEWEST:
-        return Copies(untold=f"{FEWEST} validation pieces are needed to tell copies, and this corpus has {few}")
-    calibrating = [modality.traces(p) for p in cut(corpus, modality, "validation", CALIBRATED)]
-    pieces = [modality.traces(p) for p in (*works.generated, *works.held)]
-    found = shared([*pieces, *calibrating], calibrating, of_training(corpus, modality))
+    calibrating, counted, words = held_out(corpus)
+    if len(calibrating) < FEWEST:
+        return Copies(untold=f"{FEWEST} held-out pieces are needed to tell copies, and this corpus has {words}")
+    usual, real = ([modality.traces(p) for p in taken(corpus, modality, k)] for k in (calibrating, counted))
+    pieces = [*(modality.traces(p) for p in works.generated), *real]
+    found = shared([*pieces, *usual], usual, of_training(corpus, modality))
     n, m = len(works.generated), len(pieces)
     try:
         near = {space: s.distances for space, s in found.items()}
         told = judged({s: d[:m] for s, d in near.items()}, {s: d[m:] for s, d in near.items()})
     except CorpusError as error:
         return Copies(untold=str(error))
-    return Copies(tuple(told[:n]), tuple(told[n:]), found)
+    return Copies(tuple(told[:n]), tuple(told[n:]), found, words)
 
 
-def cut(corpus: Corpus, modality: Modality, split: str, most: int) -> list[Piece]:
-    """At most so many pieces spread evenly over a split, of no more tokens than a generated one."""
-    size, length = corpus.size(split), corpus.spec.space.shape[0]
-    numbers = corpus.numbers(split)[np.arange(min(most, size)) * size // max(1, min(most, size))]
+def held_out(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, str]:
+    """The numbers of the pieces that calibrate: of the validation split, and where those are too few test pieces besides, as many as are
+    needed. The numbers of the other test pieces, which may be counted. What calibrates, in words."""
+    validation, test = spread(corpus.numbers("validation"), CALIBRATED), corpus.numbers("test")
+    besides = spread(test, max(0, FEWEST - len(validation)))
+    words = f"{len(validation)} validation" + (f" and {len(besides)} test pieces" if len(besides) else " pieces")
+    return np.append(validation, besides), spread(np.setdiff1d(test, besides), COUNTED), words
+
+
+def spread(numbers: np.ndarray, most: int) -> np.ndarray:
+    """At most so many, evenly spread, each once."""
+    n = min(most, len(numbers))
+    return numbers[np.arange(n) * len(numbers) // max(1, n)]
+
+
+def taken(corpus: Corpus, modality: Modality, numbers: np.ndarray) -> list[Piece]:
+    """These pieces, of no more tokens than a model writes at once."""
+    length = corpus.spec.space.shape[0]
     return [modality.to_piece(corpus.take(np.array([i])).x[0, :length]) for i in numbers]
 
 
@@ -74,7 +92,7 @@ def finding(copies: Copies, noun: str) -> list[Finding]:
     reference = _count(copies.held, "copy") / len(copies.held) if copies.held else None
     beside = "" if reference is None else f" (held-out ones: {_count(copies.held, 'copy')} of {len(copies.held)})"
     close = _count(copies.verdicts, "close")
-    sentence = f"{k} of {n} {noun} are copies of a training piece{beside}, {close} more are closer to one than 99% of validation pieces are."
+    sentence = f"{k} of {n} {noun} are copies of a training piece{beside}, {close} more are closer to one than 99% of held-out pieces are."
     return [Finding("copies", "passages", k / n, *exact_interval(k, n), reference, n, "lower", sentence, "share")]
 
 
@@ -92,7 +110,11 @@ def to_json(copies: Copies, corpus: Corpus) -> dict[str, Any]:
         {"made": i, **asdict(copies.verdicts[i]), "nearest": nearest(copies, i, corpus)}
         for i in suspicious(copies)[: max(TOLD, count["copy"])]
     ]
-    return {"copies": rows, "copied": {**count, "n": len(copies.verdicts), "low": low, "high": high}}
+    return {
+        "copies": rows,
+        "copied": {**count, "n": len(copies.verdicts), "low": low, "high": high},
+        "calibrated": copies.calibrated,
+    }
 
 
 def suspicious(copies: Copies) -> list[int]:
@@ -125,7 +147,10 @@ def section(copies: Copies, works: Works, corpus: Corpus, modality: Modality) ->
         return Section(title, f"Whether pieces are copies is not told: {copies.untold}.", "")
     i = suspicious(copies)[0]
     told, near = copies.verdicts[i], nearest(copies, i, corpus)
-    lead = f"The most suspicious of {len(copies.verdicts)}: {told.verdict}, p = {number(told.p)}, in {told.space}. Distance is 1 - likeness."
+    lead = (
+        f"The most suspicious of {len(copies.verdicts)}: {told.verdict}, p = {number(told.p)}, in {told.space}. "
+        f"Distance is 1 - likeness. Calibrated on {copies.calibrated}."
+    )
     shown = [_beside(f"generated, number {i}", works.generated[i], modality)]
     for row in near:
         piece = modality.to_piece(corpus.take(np.array([row["train"]])).x[0])

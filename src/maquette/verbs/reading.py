@@ -21,7 +21,7 @@ from maquette.page import Section, page, table
 from maquette.piece import Asked, Modality, Piece, Works
 from maquette.run import Run
 from maquette.space import DataSpec, SampleRequest
-from maquette.verbs import passages
+from maquette.verbs import extraction, passages
 from maquette.verbs.costing import told
 from maquette.verbs.generate import condition_of
 
@@ -41,10 +41,21 @@ class Reading:
     works: Works
     seconds: float  # in which the pieces were written
     copies: passages.Copies
+    canaries: tuple[extraction.Canary, ...] = ()
 
 
-def read(run: Run, corpus: Corpus, modality: Modality, samples: int | None, seed: int, device: str) -> Reading:
+def read(
+    run: Run,
+    corpus: Corpus,
+    modality: Modality,
+    samples: int | None,
+    seed: int,
+    device: str,
+    canaries: Path | None = None,
+) -> Reading:
     """Write pieces and judge them and the model that wrote them. The only place where sequences of the test split are looked at."""
+    sampler = run.sampler(pick_device(device))
+    found = extraction.exposed(sampler.model, corpus.spec, modality, canaries, seed) if canaries else []
     length = corpus.spec.space.shape[0]
     usual = max(8, min(corpus.size("test"), MOST, TOKENS // length))
     started = time.perf_counter()
@@ -55,17 +66,15 @@ def read(run: Run, corpus: Corpus, modality: Modality, samples: int | None, seed
     own = modality.findings(works)
     copies = passages.copies_of(works, corpus, modality)
     own += passages.finding(copies, modality.pretty or "pieces")
-    return Reading((*likely, *own), verdict(likely, own, modality), works, seconds, copies)
+    heart = (*extraction.extracted(sampler, corpus), *extraction.findings(found))
+    return Reading((*likely, *own, *heart), verdict(likely, own, modality), works, seconds, copies, tuple(found))
 
 
 def gathered(made: list[Piece], corpus: Corpus, modality: Modality, seed: int) -> Works:
-    """New pieces, and as many held-out and training ones cut to the same number of tokens."""
-    length, n = corpus.spec.space.shape[0], len(made)
+    """New pieces, and as many held-out and training ones, no one twice, cut to the same number of tokens."""
 
     def real(split: str) -> list[Piece]:
-        numbers = corpus.numbers(split)[np.arange(min(n, corpus.size(split))) * corpus.size(split) // n]
-        rows = (corpus.take(np.array([i])).x[0, :length] for i in numbers)
-        return [modality.to_piece(x) for x in rows]
+        return passages.taken(corpus, modality, passages.spread(corpus.numbers(split), len(made)))
 
     return Works(made, real("test"), real("train"), lambda: corpus.pieces("train"), seed=seed)
 
@@ -171,6 +180,7 @@ def write(reading: Reading, corpus: Corpus, modality: Modality, folder: Path, ab
         "verdict": list(reading.verdict),
         "findings": [asdict(f) for f in reading.findings],
         **passages.to_json(reading.copies, corpus),
+        **extraction.to_json(reading.canaries),
     }
     files.write_json(folder / "audit.json", facts)
     files.write_text(folder / "audit.html", _html(reading, corpus, modality, about))
