@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.corpus import Corpus
+from maquette.guard.policy import Policy
 from maquette.piece import Piece
 from maquette.provenance.finishing import Marks
 from maquette.provenance.inspecting import Inspection
@@ -19,6 +20,7 @@ from maquette.verbs import audit as _audit
 from maquette.verbs import comparing as _comparing
 from maquette.verbs import export as _export
 from maquette.verbs import generate as _generate
+from maquette.verbs import guarding as _guarding
 from maquette.verbs import learn as _learn
 from maquette.verbs import prepare as _prepare
 from maquette.verbs import pretrain as _pretrain
@@ -39,12 +41,21 @@ class Trained:
     def path(self) -> Path:
         return self.run.path
 
-    def generate(self, n: int = 16, *, device: str = "auto", marks: Marks | None = None, **wish: Any) -> list[Piece]:
+    def generate(
+        self,
+        n: int = 16,
+        *,
+        device: str = "auto",
+        marks: Marks | None = None,
+        policy: Policy | str | Path | None = None,
+        **wish: Any,
+    ) -> list[Piece]:
         """n pieces; wish: seed, condition, source, keep, temperature, guidance, steps, top_k, top_p (see generate.Wish).
 
         marks: what their files get when they are saved; none: labels "eu", the ledger, a signature where the extra is installed.
+        policy: what is asked and made is held against it (see `generate`).
         """
-        return generate(self, n, device=device, marks=marks, **wish)
+        return generate(self, n, device=device, marks=marks, policy=policy, **wish)
 
     def answer(self, source: str | Path, *, device: str = "auto", **wish: Any) -> Any:
         """What a run of a task says about a file: .facts, .words, and .piece where it restores one. wish: keep, seed, temperature."""
@@ -76,7 +87,7 @@ def prepare(
 ) -> Corpus:
     """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`).
 
-    split: the shares of train, validation and test, drawn with seed. policy: a TOML file whose [licences] says what may enter;
+    split: the shares of train, validation and test, drawn with seed. policy: a TOML file that says what may enter, by licence and by words;
     opt_out: a list of SHA-256 of files that may not.
     """
     place = Path(out) if out else None
@@ -198,16 +209,25 @@ def generate(
     device: str = "auto",
     marks: Marks | None = None,
     new: bool = False,
+    policy: Policy | str | Path | None = None,
     **wish: Any,
 ) -> list[Piece]:
     """n pieces; `piece.save(path)` writes one with the papers that the command line gives: Marks(labels, sign, watermark, visible).
 
     new: what is a copy of a training piece is drawn again, with the next seeds; each piece's facts hold its verdict and nearest ones.
+    policy: a file or a Policy; none: policy.toml in the run's folder. What it names stands in piece.facts["policy"]["flags"]; a rule that
+    blocks raises ContentError for what is asked, and leaves out what is made, with a warning that counts it.
     """
-    run = run if isinstance(run, Trained) else open_run(run)
-    if new:
-        return _marked(_renewing.new(run.run, n, _generate.Wish(**wish), device).pieces, marks)
-    return _marked(_generate.generate(run.run, n, _generate.Wish(**wish), device), marks)
+    run, asked = run if isinstance(run, Trained) else open_run(run), _generate.Wish(**wish)
+    if guard := _guarding.guard_of(run.run, policy):
+        guard.ask(run.run, asked)
+
+    def make() -> list[Piece]:
+        if new:
+            return list(_renewing.new(run.run, n, asked, device).pieces)
+        return _generate.generate(run.run, n, asked, device)
+
+    return _marked(_guarding.kept(guard, make), marks)
 
 
 def _marked(pieces: Sequence[Piece], marks: Marks | None) -> list[Piece]:

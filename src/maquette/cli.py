@@ -100,7 +100,9 @@ def prepare(
     modality: Annotated[str, typer.Option(help="kind of content; auto: seen from the files")] = "auto",
     split: Annotated[str, typer.Option(help="shares of train, validation and test")] = "0.7,0.15,0.15",
     seed: Annotated[int, typer.Option(help="of the split")] = 0,
-    policy: Annotated[Path | None, typer.Option(help="TOML file; its [licences] says what may enter")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="TOML file that says what may enter, by licence and words")
+    ] = None,
     opt_out: Annotated[Path | None, typer.Option(help="list of SHA-256 of files that may not enter")] = None,
     settings: Settings = None,
 ) -> None:
@@ -304,6 +306,9 @@ def generate(
     ] = False,
     sign: Annotated[bool | None, typer.Option("--sign/--no-sign", help="by C2PA; usual where it is installed")] = None,
     watermark: Annotated[bool, typer.Option("--watermark", help="a keyed one, in pictures from 64 pixels")] = False,
+    policy: Annotated[
+        Path | None, typer.Option(help="what is asked and made is held against it; none: RUN/policy.toml")
+    ] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
@@ -337,19 +342,21 @@ def generate(
     if liked and (like or stream or interpolate):
         raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if stream:
-        _stream(_run_at(run), wish, device, marks)
+        opened = _run_at(run)
+        _stream(opened, wish, device, marks, _guard(opened, wish, policy))
         return
     if like:
         opened, wish, interpolate, n = _like(like, run, n)
     else:
         opened = _run_at(run)
+    guard = _guard(opened, wish, policy)
     if is_task(opened.stage):
-        _answered(opened, wish, out, device, marks)
+        _answered(opened, wish, out, device, marks, guard)
     elif interpolate:
-        _walk(opened, interpolate, frames, wish, out, device, marks)
+        _walk(opened, interpolate, frames, wish, out, device, marks, guard)
     else:
         wanted = tuple(f".{f.strip().lstrip('.')}" for f in formats.split(",") if f.strip())
-        _make(opened, n, wish, out, device, wanted, marks=marks, new=new)
+        _make(opened, n, wish, out, device, wanted, marks=marks, new=new, guard=guard)
 
 
 @app.command()
@@ -493,17 +500,38 @@ def _make(
     *,
     marks: Any,
     new: bool = False,
+    guard: Any = None,
 ) -> None:
     from maquette.verbs.generate import generating, next_folder, save
     from maquette.verbs.generate import sheet as sheet_of
+    from maquette.verbs.guarding import APART
 
     _tell(marks)
     folder = out or next_folder(run)
     pieces = []
-    for piece in _new(run, n, wish, device) if new else generating(run, n, wish, device):
+    made = _new(run, n, wish, device) if new else generating(run, n, wish, device)
+    for piece in guard.passed(made, lambda p: save([p], folder / APART, formats, marks)) if guard else made:
         pieces.append(piece)
         save([piece], folder, formats, marks)
-    typer.echo(f"pieces: {len(pieces)} in {folder}\nsheet: {sheet_of(pieces, folder, marks)}")
+    _flags(guard, folder)
+    typer.echo(f"pieces: {len(pieces)} in {folder}")
+    if pieces:
+        typer.echo(f"sheet: {sheet_of(pieces, folder, marks)}")
+
+
+def _guard(run: Run, wish: Any, policy: Path | None) -> Any:
+    """The policy that a call is held against, where there is one; what is asked is held against it now."""
+    from maquette.verbs.guarding import guard_of
+
+    if (guard := guard_of(run, policy)) is not None:
+        guard.ask(run, wish)
+    return guard
+
+
+def _flags(guard: Any, folder: Path) -> None:
+    if guard is not None:
+        path = guard.write(folder)
+        typer.echo("\n".join([*guard.lines(), f"flags: {path}"]))
 
 
 def _new(run: Run, n: int, wish: Any, device: str) -> Any:
@@ -520,31 +548,47 @@ def _tell(marks: Any) -> None:
         typer.echo(marks.news)
 
 
-def _answered(run: Run, wish: Any, out: Path | None, device: str, marks: Any) -> None:
+def _answered(run: Run, wish: Any, out: Path | None, device: str, marks: Any, guard: Any) -> None:
     from maquette.verbs.answer import answer, save
     from maquette.verbs.generate import next_folder
 
     found = answer(run, wish, device)
+    for line in guard.said(found.facts["answer"]) if guard and "answer" in found.facts else ():
+        typer.echo(line)
     typer.echo(f"{found.words}\nanswer: {save(found, out or next_folder(run), marks)}")
 
 
-def _stream(run: Run, wish: Any, device: str, marks: Any) -> None:
+def _stream(run: Run, wish: Any, device: str, marks: Any, guard: Any) -> None:
     from maquette.verbs.generate import streaming
 
+    if guard:
+        guard.before_streaming()
+    written = ""
     typer.echo(marks.shown(""), nl=False)
     for part in streaming(run, wish, device):
         typer.echo(part, nl=False)
+        written += part
     typer.echo("")
+    for line in guard.said({"text": written}) if guard else ():
+        typer.echo(line)
 
 
-def _walk(run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str, marks: Any) -> None:
+def _walk(
+    run: Run, seeds: tuple[int, int], frames: int, wish: Any, out: Path | None, device: str, marks: Any, guard: Any
+) -> None:
     from maquette.verbs.generate import interpolate as verb
     from maquette.verbs.generate import next_folder, papered, save
     from maquette.verbs.generate import sheet as sheet_of
+    from maquette.verbs.guarding import APART
 
     _tell(marks)
     folder = out or next_folder(run)
     pieces = verb(run, *seeds, frames, wish, device)
+    if guard:
+        pieces = list(guard.passed(pieces, lambda p: save([p], folder / APART, marks=marks)))
+        _flags(guard, folder)
+    if not pieces:
+        return
     save(pieces, folder, marks=marks)
     seen = [replace(piece, content=marks.shown(piece.content)) for piece in pieces]
     film = papered(pieces[0].modality.animate(seen + seen[::-1], folder / "way.gif"), pieces, marks)

@@ -8,7 +8,7 @@ other words do not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from maquette.errors import SettingError
 from maquette.guard.disguise import SKELETON, alike, foreign, lettered, reads
 from maquette.guard.folding import ALPHABET, INNER_I, SYMBOL, UNSPACED, WORD, Folded, fold
 from maquette.guard.hashing import Keys, Spans, in_order
+from maquette.guard.hits import Hit
 from maquette.guard.readings import Words, edges, readings, words_of
 from maquette.guard.unspaced import Unspaced
 
@@ -23,15 +24,6 @@ WITHIN = 4  # letters of a word that is looked for within a row of letters that 
 AROUND = 40  # characters before and after a word that say of which alphabet a text is
 
 Found = tuple[str, int, int]  # a term, and from where to where it stands in the folded text
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A rule that was met, why, and where in the original text."""
-
-    rule: str
-    reason: str
-    span: tuple[int, int]
 
 
 class Terms:

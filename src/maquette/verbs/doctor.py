@@ -44,6 +44,8 @@ def _kept_out(facts: Mapping[str, Any]) -> list[str]:
     """How many of the quarantined a policy or an opt-out list keeps out; nothing where there are none."""
     said, apart = facts.get("opted_out", 0), facts.get("set_apart") or {}
     lines = [f"opted out: {said:,}, by the opt-out list"] if said else []
+    flags = facts.get("flags") or {}
+    lines += [f"flagged: by the policy ({_listed(flags)} pieces); each is in flags.jsonl"] if flags else []
     return lines + ([f"set apart: {sum(apart.values()):,} by the policy ({_listed(apart)})"] if apart else [])
 
 

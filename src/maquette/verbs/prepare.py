@@ -21,13 +21,14 @@ from maquette.building import building
 from maquette.condition import Condition, fit_condition
 from maquette.corpus import Corpus
 from maquette.errors import ContentError, CorpusError, MaquetteError, SettingError, UnknownName, Unreadable, UsageError
-from maquette.guard.policy import load
+from maquette.guard.policy import Policy, load
 from maquette.piece import Modality, Piece
 from maquette.ragged import Ragged, forget
 from maquette.sources import Found, Refused
 from maquette.space import Batch, Codec, DataSpec
 from maquette.splitting import SPLITS, split_groups
 from maquette.verbs import doctor
+from maquette.verbs.guarding import Screen
 from maquette.writing import CorpusWriter, RaggedWriter
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0: not known)
@@ -63,7 +64,7 @@ def prepare(
     """Make the corpus `out` (corpora/<name> by default) from a folder, archive or file; at once where it stands already.
 
     settings are the modality's own (`maquette show image`); split the shares of train, validation and test.
-    policy: a TOML file whose section [licences] says what may enter; opt_out: a list of SHA-256 of files that may not.
+    policy: a TOML file that says what may enter, by licence ([licences]) and by words; opt_out: a list of SHA-256 of files that may not.
     Raises ContentError where nothing can be used, SettingError, UnknownName, UsageError, StorageError.
     """
     source = Path(source)
@@ -72,16 +73,20 @@ def prepare(
     listed = sources.listing(source)
     settings = dict(settings or {})
     asked = {"modality": modality, "settings": settings, "split": split, "seed": seed} | _named(settings)
-    terms = load(Path(policy)).licences.terms if policy else licences.Terms()
+    rules = load(Path(policy)) if policy else Policy()
+    terms = rules.licences.terms
     out_of_it = licences.opted_out(Path(opt_out)) if opt_out else frozenset()
     if policy or opt_out:
         asked["consent"] = [repr(terms), sorted(out_of_it)]
+    if rules.screens("training"):
+        asked["policy"] = rules.fingerprint
     stamp = files.fingerprint([listed.stamp, sorted(listed.refused), asked])
     if standing := _standing(out, stamp):
         return standing
     _may_be_replaced(out, source)
     with files.full_disk_in_words(out), building(out) as folder:
         work = _Work(source, folder, split, seed, progress or (lambda *_: None), terms, out_of_it)
+        work.screen = Screen(rules, folder)
         work.gather(listed, modality, settings)
         work.look()
         work.write()
@@ -139,6 +144,7 @@ class _Work:
     refused: Refused = field(default_factory=dict)
     copies: int = 0
     partly: set[str] = field(default_factory=set)  # files of many pieces of which only the beginning can be read
+    screen: Screen = field(default_factory=Screen)
 
     def gather(self, listed: sources.Listing, modality: str, settings: Mapping[str, Any]) -> None:
         """The files, the modality that reads them, and what their folders and metadata say."""
@@ -241,6 +247,7 @@ class _Work:
                 piece = self.modality.clean(piece)
                 stored = np.ascontiguousarray(self.modality.to_array(piece))
                 facts = self._facts(file, piece)
+                self.screen.look(_source(file, piece), piece, facts, BOOKKEEPING)
             except ContentError as error:
                 self.refused.setdefault(_source(file, piece), str(error))
                 continue
@@ -311,7 +318,8 @@ class _Work:
             "licences": dict(self.licences.most_common()),
             "owners": dict(self.owners.most_common()),
             "opted_out": self.opted_out,
-            "set_apart": dict(self.set_apart.most_common()),
+            "set_apart": dict((self.set_apart + self.screen.apart).most_common()),
+            **self.screen.facts(),
             "duplicates": {
                 "exact": self.copies,
                 "near": int(len(group) - len(sizes)),
@@ -331,6 +339,7 @@ class _Work:
             json.dumps({"file": k, "reason": v}, ensure_ascii=False) + "\n" for k, v in self.refused.items()
         )
         files.write_text(self.folder / "quarantine.jsonl", lines)
+        self.screen.write()
         files.write_text(self.folder / "README.md", cards.data_card(facts))
         shutil.rmtree(self.folder / "unpacked", ignore_errors=True)
         self.writer.finish(splits, encoded(condition, self.rows), facts)
