@@ -113,7 +113,7 @@ def test_the_page_shows_each_piece_beside_three_with_licence_and_owner(corpus: C
 def test_pieces_that_are_variants_of_training_ones_do_not_calibrate(corpus: Corpus, judge) -> None:
     held = corpus.tensor("validation").x.clone()
     held[:5] = corpus.tensor("train").x[:5].flip(-1)
-    found = copies.calibration(copies.near(held, corpus, judge), "validation")
+    found = copies.calibration(copies.near([held], corpus, judge), "validation")
     assert len(found.near.distance["aligned"]) == HELD - 5 and "5 more are variants" in found.words
 
 

@@ -1,6 +1,6 @@
 """Planted copies, as they are and altered, among held-out pieces: how many are found, and how many held-out pieces are accused.
 
-MNIST: 10,000 training pictures, 2,000 that calibrate and 1,980 that do not. The crawl tiles, laid on white: once with whole folders held out,
+MNIST: 10,000 training pictures, 2,000 that calibrate and 2,000 that do not. The crawl tiles, laid on white: once with whole folders held out,
 for a series (the same tile in other colours, mirrored, step by step) lies in one folder; once split at random, so that series lie on both
 sides. 20 copies of each kind are 1 % of 2,000 pieces; ten such draws are planted, 200 of each kind. A verdict depends on the piece and the
 calibration alone, not on what else is judged.
@@ -83,7 +83,7 @@ def figures(corpus: Corpus, chance: np.random.Generator) -> dict[str, Any]:
     originals = corpus.raw(sources)
     planted = {name: tensor(alter(originals, chance)) for name, alter in ALTERATIONS.items()}
     held, test = (corpus.tensor(split, HELD).x for split in ("validation", "test"))
-    found = near(torch.cat([held, test, *planted.values()]), corpus, judge)
+    found = near([held, test, *planted.values()], corpus, judge)
     beside = calibration(found.rows(slice(0, len(held))), "validation")
     mine = found.rows(slice(len(held), None))
     said = np.array([v.verdict for v in verdicts(mine, beside)])

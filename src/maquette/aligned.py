@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from maquette.space import Space
 
-SIDE = {1: 4096, 2: 64, 3: 16}  # cells of an axis that are compared; longer ones are averaged down
+SIDE = {1: 4096, 2: 48, 3: 16}  # cells of an axis that are compared; longer ones are averaged down
 COARSE = {1: 64, 2: 8, 3: 4}  # cells of an axis of the averages by which candidates are found
 CROP = 0.9  # of a side that a crop kept
 PLACES = 4  # of a crop along an axis, by which candidates are found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from maquette.piece import Modality
 from maquette.space import Embedder
 
 MOST = 2_000  # held-out pieces that calibrate
-CANDIDATES = 20  # training pieces of each piece that are compared at full size
-NEIGHBOURS = 20  # kept of them; the last one says how near is usual there
+NEIGHBOURS = (
+    20  # training pieces of each piece that are compared at full size; the last one says how near is usual there
+)
 NEAREST = 3  # shown
 ROWS = 12  # pieces told of where fewer are copies
 TWINS = 0.25  # of the usual distance of held-out pieces; one that lies nearer is itself a variant of a training piece
@@ -51,13 +53,14 @@ class Calibration:
 
 
 @torch.inference_mode()
-def near(x: Tensor, corpus: Corpus, judge: Known | Lent) -> Near:
-    """x (N, *space.shape): the nearest training pieces by eye in any pose, in parts, and by the judge."""
+def near(batches: Iterable[Tensor], corpus: Corpus, judge: Known | Lent) -> Near:
+    """Of batches (B, *space.shape) the nearest training pieces by eye in any pose, in parts, and by the judge."""
     k = min(NEIGHBOURS, corpus.size("train"))
     kinds = (Aligned(corpus.spec.space), Parts(corpus.spec.space))
-    plain = kinds[0].plain(x)
-    found = [Candidates(kind.asked(plain), min(CANDIDATES, corpus.size("train")), kind.kinds) for kind in kinds]
-    several = Several(torch.cat([judge.judge.embed(part) for part in x.split(BATCH)]), k)
+    rows = [(kinds[0].plain(x), judge.judge.embed(x)) for x in batches]
+    plain = torch.cat([p for p, _ in rows])
+    found = [Candidates(torch.cat([kind.asked(p) for p, _ in rows]), k, kind.kinds) for kind in kinds]
+    several = Several(torch.cat([f for _, f in rows]), k)
     for batch in corpus.once("train", BATCH):
         seen = kinds[0].plain(batch.x)
         for kind, candidates in zip(kinds, found, strict=True):
@@ -65,15 +68,16 @@ def near(x: Tensor, corpus: Corpus, judge: Known | Lent) -> Near:
         several.see(judge.judge.embed(batch.x), batch.index)
     distance, index = {}, {}
     for kind, candidates in zip(kinds, found, strict=True):
-        all_of_them = rescored(kind, plain, candidates, lambda n: kinds[0].plain(corpus.take(n.numpy()).x))
-        distance[kind.name], index[kind.name] = (t[:, :k] for t in all_of_them)
+        distance[kind.name], index[kind.name] = rescored(
+            kind, plain, candidates, lambda n: kinds[0].plain(corpus.take(n.numpy()).x)
+        )
     return Near(distance | {"judge": several.distance}, index | {"judge": several.index})
 
 
-def held(corpus: Corpus, limit: int = MOST) -> tuple[Tensor, str]:
-    """The pieces that calibrate and their split: validation; where that is too small, test."""
+def held(corpus: Corpus, limit: int = MOST) -> tuple[Iterator[Tensor], str]:
+    """The pieces that calibrate, in batches, and their split: validation; where that is too small, test."""
     split = "validation" if corpus.size("validation") >= FEWEST else "test"
-    return corpus.tensor(split, limit).x, split
+    return (batch.x for batch in corpus.once(split, BATCH, limit)), split
 
 
 def calibration(found: Near, split: str) -> Calibration:
@@ -92,10 +96,10 @@ def calibration(found: Near, split: str) -> Calibration:
 
 def calibrate(corpus: Corpus, judge: Known | Lent, limit: int = MOST) -> Calibration:
     """For pieces that come one by one. Raises CorpusError where too few are held out."""
-    x, split = held(corpus, limit)
-    if len(x) < FEWEST:
-        raise CorpusError(f"at least {FEWEST} held-out pieces are needed to tell copies; {len(x)} of {corpus.path} are")
-    return calibration(near(x, corpus, judge), split)
+    batches, split = held(corpus, limit)
+    if (few := corpus.size(split)) < FEWEST:
+        raise CorpusError(f"at least {FEWEST} held-out pieces are needed to tell copies; {few} of {corpus.path} are")
+    return calibration(near(batches, corpus, judge), split)
 
 
 def verdicts(found: Near, beside: Calibration) -> list[Verdict]:
@@ -105,8 +109,8 @@ def verdicts(found: Near, beside: Calibration) -> list[Verdict]:
 def copies(generated: Tensor, corpus: Corpus, judge: Known | Lent) -> dict[str, Any]:
     """As it stands in audit.json: the verdict on every copy, and on others up to `ROWS`, each with its three nearest training pieces;
     how many of all are copies, with the exact interval; or why there is no verdict."""
-    x, split = held(corpus)
-    both = near(torch.cat([generated, x]), corpus, judge)
+    batches, split = held(corpus)
+    both = near(chain(generated.split(BATCH), batches), corpus, judge)
     mine = both.rows(slice(0, len(generated)))
     try:
         beside = calibration(both.rows(slice(len(generated), None)), split)

@@ -10,7 +10,7 @@ import torch
 
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, UsageError
-from maquette.features import judge_of
+from maquette.features import BATCH, judge_of
 from maquette.piece import Piece
 from maquette.run import Run
 from maquette.verbs.copies import calibrate, near, nearest, verdicts
@@ -47,7 +47,7 @@ def new(run: Run, n: int, wish: Wish, device: str = "auto", corpus: Corpus | Non
 
     def facts(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         x = torch.stack([piece.modality.to_tensor(piece) for piece in pieces])
-        found = near(x, corpus, judge)
+        found = near(x.split(BATCH), corpus, judge)
         told = verdicts(found, beside)
         return [
             {"verdict": v.verdict, "p": round(v.p, 6), "nearest": nearest(found, v.space, i, corpus)}
