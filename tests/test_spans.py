@@ -118,7 +118,11 @@ def test_a_melody_is_the_same_in_any_key():
     music.restore({"voices": 2, "context": 32})
     here, there = (music.traces(Piece(score([(a, b, p + k, v) for a, b, p, v in notes], 1))) for k in (0, 5))
     assert (here["melody"] == there["melody"]).all() and (here["melody"] < 0).sum() == 2
-    assert (here["tokens"] != there["tokens"]).any()
+    assert (here["chords"] == there["chords"]).all() and len(here["chords"]) == 4
+    other = music.traces(Piece(score([*notes[:4], (1, 3, 51, 1)], 1)))["chords"]
+    assert np.flatnonzero(other != here["chords"]).tolist() == [1, 2], (
+        "one note is heard where it begins and as what the next stands on"
+    )
     assert music.traces(Piece(Score(np.zeros((0, 4), np.int32), 4, 1)))["melody"].size == 0
 
 
@@ -163,6 +167,15 @@ def test_an_audit_tells_the_copy_and_its_owner_and_shows_both(corpus: Corpus):
     assert first["nearest"][0]["train"] == number and first["nearest"][0]["licence"] == "CC0-1.0"
     assert first["nearest"][0]["source"].startswith("lines.jsonl") and len(first["nearest"]) <= 3
     assert works.generated[2].content in section(copies, works, corpus, text).body
+
+
+def test_a_piece_that_shares_less_than_half_is_close_and_no_copy(corpus: Corpus):
+    (works, number), text = works_with_a_copy(corpus), catalog.modality(corpus.facts["modality"])
+    known = text.to_piece(corpus.take(np.array([number])).x[0]).content
+    works.generated[:] = [Piece(known[:k] + "0123456789" * 9) for k in (20, 50)]
+    works.generated[0] = Piece(works.generated[0].content[:60])
+    works.generated[1] = Piece(works.generated[1].content[:60])
+    assert [v.verdict for v in copies_of(works, corpus, text).verdicts] == ["close", "copy"]
 
 
 def test_the_finding_counts_copies_beside_the_held_out_share(corpus: Corpus):

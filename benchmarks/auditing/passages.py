@@ -111,7 +111,7 @@ def rewritten(many: int) -> Change:
 
 
 def chorales(folder: Path, seed: int) -> Corpus:
-    source, settings = data("jsb_chorales", "Jsb16thSeparated.json"), {"voices": 4, "context": 256}
+    source, settings = data("jsb_chorales", "Jsb16thSeparated.json"), {"voices": 4}
     return prepare(source, folder, modality="music", settings=settings, split=(0.44, 0.28, 0.28), seed=seed)
 
 

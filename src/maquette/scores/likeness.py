@@ -71,7 +71,9 @@ def chords(piece: Score) -> np.ndarray:
     starts, first = np.unique(notes[:, 0], return_index=True)
     lowest = notes[first, 2]
     bases, delays = np.append(lowest[:1], lowest[:-1]), np.diff(starts, prepend=starts[:1])
-    events = zip(delays.tolist(), np.split(notes[:, 2], first[1:]), bases, strict=True)
+    events = zip(
+        delays.tolist(), np.split(notes[:, 2], first[1:]), bases, strict=False
+    )  # split makes one part of nothing
     return np.array([hash((delay, *(on - base + 128).tolist())) & MASK for delay, on, base in events], np.int64)
 
 

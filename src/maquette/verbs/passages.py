@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from typing import Any
 
@@ -20,6 +20,7 @@ from maquette.spans import Shared, Traces, shared
 
 CALIBRATED = 400  # validation pieces that p-values are counted in, at most
 COUNTED = 400  # test pieces of which is said how many would be called copies, at most
+HALF = 0.5  # of a piece lies in one training piece, or it is close and no copy of that
 TOLD = 12  # pieces that audit.json names beside all copies, the most suspicious first
 
 
@@ -51,6 +52,11 @@ def copies_of(works: Works, corpus: Corpus, modality: Modality) -> Copies:
         told = judged({s: d[:m] for s, d in near.items()}, {s: d[m:] for s, d in near.items()})
     except CorpusError as error:
         return Copies(untold=str(error))
+    nearest = np.stack([d[:m, 0] for d in near.values()]).min(0)
+    told = [
+        replace(v, verdict="close") if v.verdict == "copy" and d > HALF else v
+        for v, d in zip(told, nearest, strict=True)
+    ]
     return Copies(tuple(told[:n]), tuple(told[n:]), found, words)
 
 
