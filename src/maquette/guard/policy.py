@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from maquette import files, licences
 from maquette.errors import SettingError, UnknownName, UsageError
@@ -72,6 +72,16 @@ class Personal(Rule):
         return personal.find(folded.original, self.asks, some)
 
 
+class Head(Rule):
+    """A run that names pieces, learnt from a person's labelled ones: which labels are looked for, and how often it may err."""
+
+    run: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    misses: float = Field(0.05, gt=0, lt=1)
+    alarms: float = Field(0.01, ge=0, lt=1)
+    on: tuple[Stage, ...] = ("output",)
+
+
 class Licences(Table):
     """Patterns of licence names, for `prepare`."""
 
@@ -114,6 +124,7 @@ class Gate(Table):
 class Policy(Table):
     lists: tuple[WordList, ...] = ()
     personal: Personal = Personal()
+    head: Head | None = None
     licences: Licences = Licences()
     gates: tuple[Gate, ...] = ()
 
@@ -157,7 +168,8 @@ def make(given: dict[str, Any], folder: Path = Path()) -> Policy:
                 f'the gate on "{gate.finding}" has no limit; give at_most, at_least or at_least_of_floor'
             )
     _countries(policy.personal)
-    return policy.model_copy(update={"lists": tuple(_whole(one, folder) for one in policy.lists)})
+    head = policy.head and policy.head.model_copy(update={"run": str(folder / policy.head.run)})
+    return policy.model_copy(update={"head": head, "lists": tuple(_whole(one, folder) for one in policy.lists)})
 
 
 def _whole(one: WordList, folder: Path) -> WordList:
@@ -187,10 +199,10 @@ def _countries(asked: Personal) -> None:
 
 
 def _in_words(error: ValidationError) -> UsageError:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains what is missing
     where, last, came = ".".join(map(str, first["loc"])), str(first["loc"][-1]), first["input"]
     if first["type"] == "extra_forbidden":
-        tables = {"lists": WordList, "personal": Personal, "licences": Licences, "gates": Gate}
+        tables = {"lists": WordList, "personal": Personal, "head": Head, "licences": Licences, "gates": Gate}
         kind = tables.get(str(first["loc"][0]), Policy) if len(first["loc"]) > 1 else Policy
         return UnknownName("key of the policy", last, kind.model_fields)
     if first["type"] == "literal_error":

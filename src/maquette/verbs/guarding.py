@@ -1,49 +1,27 @@
-"""guarding: a policy held against what is asked of a run, what it makes, and what a corpus is made of.
+"""guarding: a policy held against what is asked of a run and what it makes.
 
 Every flag is told, with its rule and its reason; only `action = "block"` keeps anything back, and what is kept back is counted aloud.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maquette import catalog, files
-from maquette.errors import ContentError, Unreadable, UsageError
-from maquette.guard.hits import Hit, Stage
+from maquette.errors import ContentError, UsageError
 from maquette.guard.policy import Policy, load
 from maquette.piece import Modality, Piece
 from maquette.run import Run
 from maquette.verbs.generate import Wish
+from maquette.verbs.safety import Safety
+from maquette.verbs.screening import Flag, flags_in
 
 FILE, USUAL, APART = "flags.json", "policy.toml", "withheld"
 TOLD = 5  # flags that are said one by one
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A hit, and in what it was found: the prompt, a condition, the text of a piece, a caption."""
-
-    where: str
-    hit: Hit
-    written: str
-
-    @property
-    def words(self) -> str:
-        return f"{self.where}: {self.hit.reason} ({self.written!r}, from character {self.hit.span[0] + 1})"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"where": self.where, "written": self.written, **asdict(self.hit)}
-
-
-def flags_in(policy: Policy, texts: Mapping[str, str], on: Stage) -> list[Flag]:
-    """texts: what they are -> themselves"""
-    return [Flag(name, hit, text[slice(*hit.span)]) for name, text in texts.items() for hit in policy.check(text, on)]
 
 
 def asked_texts(wish: Wish, modality: Modality) -> dict[str, str]:
@@ -64,6 +42,7 @@ class Guard:
 
     def __init__(self, policy: Policy, source: str = ""):
         self.policy, self.source = policy, source
+        self.safety = Safety(policy.head) if policy.head is not None else None
         self.asked: list[Flag] = []
         self.pieces: list[tuple[int, bool, list[Flag]]] = []
 
@@ -85,6 +64,7 @@ class Guard:
         """The pieces with what was flagged among their facts; those that a rule blocks go to `apart` instead."""
         for piece in pieces:
             flags = flags_in(self.policy, texts_of(piece), "output")
+            flags += [Flag("piece", hit, "") for hit in (self.safety.look(piece) if self.safety else ())]
             withheld = any(f.hit.action == "block" for f in flags)
             noted = {"fingerprint": self.policy.fingerprint, "flags": [f.to_json() for f in flags]}
             piece = replace(piece, facts={**piece.facts, "policy": noted})
@@ -154,38 +134,3 @@ def kept(guard: Guard | None, make: Callable[[], list[Piece]]) -> list[Piece]:
     if guard.withheld:
         warnings.warn(f"{guard.withheld} of {len(guard.pieces)} pieces are withheld by the policy", stacklevel=3)
     return found
-
-
-# ---- training text
-
-
-class Screen:
-    """A policy held against the pieces of a corpus while it is made."""
-
-    def __init__(self, policy: Policy | None = None, folder: Path = Path()):
-        self.policy = policy if policy is not None and policy.screens("training") else None
-        self.path = folder / "flags.jsonl"
-        self.counts: Counter[str] = Counter()  # pieces by rule
-        self.apart: Counter[str] = Counter()
-        self.lines: list[str] = []
-
-    def look(self, source: str, piece: Piece, facts: Mapping[str, Any], aside: Iterable[str]) -> None:
-        """aside: facts that are no text of a piece. Raises Unreadable, with the reason, where a rule keeps the piece out."""
-        if self.policy is None:
-            return
-        said = {k: v for k, v in facts.items() if isinstance(v, str) and k not in aside}
-        texts = said | ({"text": piece.content} if isinstance(piece.content, str) else {})
-        flags = flags_in(self.policy, texts, "training")
-        self.counts.update({f.hit.rule for f in flags})
-        self.lines += [json.dumps({"source": source, **f.to_json()}, ensure_ascii=False) + "\n" for f in flags]
-        if blocked := [f for f in flags if f.hit.action == "block"]:
-            self.apart[blocked[0].hit.rule] += 1
-            raise Unreadable(f"kept out by the policy, {blocked[0].words}")
-
-    def facts(self) -> dict[str, Any]:
-        """Of a corpus: how many pieces each rule names; nothing where no rule was held against them."""
-        return {"flags": dict(self.counts.most_common())} if self.policy is not None else {}
-
-    def write(self) -> None:
-        if self.policy is not None:
-            files.write_text(self.path, "".join(self.lines))

@@ -28,7 +28,7 @@ from maquette.sources import Found, Refused
 from maquette.space import Batch, Codec, DataSpec
 from maquette.splitting import SPLITS, split_groups
 from maquette.verbs import doctor
-from maquette.verbs.guarding import Screen
+from maquette.verbs.screening import Screen
 from maquette.writing import CorpusWriter, RaggedWriter
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0: not known)

@@ -1,0 +1,99 @@
+"""A safety head: thresholds keep the chosen miss rate, unsure pieces are told and never blocked, what cannot be promised is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import tiny
+
+from maquette.api import Trained, generate
+from maquette.corpus import Corpus
+from maquette.errors import SettingError, UnknownName
+from maquette.guard.policy import make
+from maquette.run import Run
+from maquette.verbs.adapt import adapt
+from maquette.verbs.guarding import Guard
+from maquette.verbs.safety import Safety, thresholds
+from maquette.verbs.train import train
+
+
+@pytest.mark.parametrize("n", [19, 20, 39, 137])
+def test_the_next_piece_is_missed_as_often_as_was_chosen_at_most(n):
+    chance = torch.Generator().manual_seed(n)
+    bad, good = torch.rand(2000, n + 1, generator=chance), torch.rand(2000, 150, generator=chance)
+    found = [thresholds(b[:-1], g[:-1], 0.05, 0.02) for b, g in zip(bad, good, strict=True)]
+    missed = sum(float(b[-1]) < t.low for b, t in zip(bad, found, strict=True)) / 2000
+    alarmed = sum(float(g[-1]) >= t.high for g, t in zip(good, found, strict=True)) / 2000
+    assert missed < 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
+    assert alarmed < 0.02 + 3 * (0.02 * 0.98 / 2000) ** 0.5
+    assert missed > 0.01
+
+
+def test_too_few_pieces_promise_nothing():
+    with pytest.raises(SettingError, match=r"misses = 0.05 needs 19 validation pieces.*there are 18"):
+        thresholds(torch.rand(18), torch.rand(100), 0.05, 0.01)
+
+
+@pytest.fixture(scope="module")
+def head(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Tells circles from squares."""
+    place = tmp_path_factory.mktemp("heads")
+    start = train(corpus, tiny("contrast", 4), place / "start")
+    given = {"batch_size": 16, "threads": 1}
+    return adapt(start, corpus, place / "head", task="classify", method="full", steps=30, given=given)
+
+
+@pytest.fixture(scope="module")
+def maker(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(corpus, tiny("gan", 4), tmp_path_factory.mktemp("makers") / "maker")
+
+
+def policy(head: Run, **more):
+    return make({"head": {"run": str(head.path), "labels": ["circle"], "misses": 0.2, "alarms": 0.2, **more}})
+
+
+def test_what_is_looked_for_is_blocked_and_what_is_unsure_is_only_told(head, corpus):
+    safety = Safety(policy(head, action="block").head)
+    numbers = corpus.numbers("test").tolist()
+    held = [
+        safety.modality.to_piece(x, corpus.facts_of(k)) for k, x in zip(numbers, corpus.take(numbers).x, strict=True)
+    ]
+    hits = {label: [safety.look(p) for p in held if p.facts["label"] == label] for label in ("circle", "square")}
+    assert sum(bool(h) for h in hits["circle"]) >= 0.5 * len(hits["circle"])
+    assert all(h.action == "flag" for found in hits.values() for one in found for h in one if h.rule == "head.unsure")
+    assert all(h.action == "block" for found in hits.values() for one in found for h in one if h.rule == "head")
+
+
+def test_thresholds_are_kept_with_the_head(head):
+    first = Safety(policy(head).head).thresholds
+    known = json.loads((head.path / "safety.json").read_text())
+    assert known["thresholds"]["low"] == first.low and first.bad == first.good == 9
+    known["thresholds"]["low"] = 0.123
+    (head.path / "safety.json").write_text(json.dumps(known))
+    assert Safety(policy(head).head).thresholds.low == 0.123
+    assert Safety(policy(head, misses=0.3).head).thresholds.low != 0.123
+
+
+def test_generate_holds_each_piece_against_the_head(head, maker):
+    (head.path / "safety.json").unlink(missing_ok=True)
+    guard = Guard(policy(head, action="block"))
+    guard.safety.thresholds = type(guard.safety.thresholds)(0.0, 0.0, 9, 9)  # everything is what is looked for
+    made = generate(Trained(maker), 3)
+    assert list(guard.passed(made)) == [] and guard.withheld == 3
+    assert next(iter(guard.lines())).startswith("flag: seed 0, piece: the safety head takes it for circle")
+    guard.safety.thresholds = type(guard.safety.thresholds)(1.1, 1.1, 9, 9)
+    assert len(list(guard.passed(made))) == 3
+
+
+def test_a_head_that_cannot_serve_is_refused_in_words(head, maker, tmp_path: Path):
+    with pytest.raises(UnknownName, match="did you mean circle"):
+        Safety(policy(head, labels=["circel"]).head)
+    with pytest.raises(SettingError, match="adapt --task classify"):
+        Safety(policy(maker).head)
+    with pytest.raises(SettingError, match=r"head\.misses of the policy"):
+        policy(head, misses=2)
+    with pytest.raises(UnknownName, match="did you mean labels"):
+        make({"head": {"run": "x", "label": ["a"]}})
