@@ -20,6 +20,7 @@ ALIKE = {  # written by hand for this package, under its licence
     "\u01c0": "il",
 }
 READINGS = LEET | ALIKE
+LETTER = re.compile(r"[^\W\d_]|[@$]")
 STRANGE = re.compile(rf"(.)\1\1|[{re.escape(''.join(READINGS))}]", re.S)
 MOST = 64  # letters of a token that is looked at closely
 
@@ -62,7 +63,7 @@ def reads(token: str, word: str) -> bool:
 
 def lettered(token: str) -> bool:
     """Whether it is more than digits, strokes and exclamation marks, which mostly mean what they are."""
-    return any(c.isalpha() or c in "@$" for c in token)
+    return LETTER.search(token) is not None
 
 
 def alike(token: str, word: str) -> bool:

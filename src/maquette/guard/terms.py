@@ -37,7 +37,9 @@ class Terms:
 
     def find(self, text: str | Folded) -> list[Hit]:
         folded = text if isinstance(text, Folded) else fold(text)
-        found = {f for f in set(self.listed.find(folded)) if not _foreign(folded, f)}
+        found = set(self.listed.find(folded))
+        if not folded.original.isascii():
+            found = {f for f in found if not _foreign(folded, f)}
         if found and self.allowed:
             spans = [(a, b) for _, a, b in self.allowed.strictly(folded)]
             found = {f for f in found if not any(a <= f[1] and f[2] <= b for a, b in spans)}
