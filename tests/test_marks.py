@@ -110,6 +110,17 @@ def test_sheets_and_films_have_papers_with_every_seed(run: Path, tmp_path: Path)
         assert found.untouched and found.labels == ["eu"] and found.facts["seeds"] == [1, 2]
 
 
+def test_a_sheet_does_not_take_the_verdict_on_one_piece_for_its_own(run: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from maquette.verbs.generate import sheet
+
+    piece = maquette.generate(run, 1)[0]
+    piece = replace(piece, facts={**piece.facts, "verdict": "new", "nearest": [{"train": 1}], "p": 0.5})
+    facts = inspect(sheet([piece], tmp_path, piece.marks)).facts
+    assert facts["seeds"] == [0] and not {"verdict", "nearest", "p"} & set(facts)
+
+
 def test_a_label_of_no_regime_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["create", str(tmp_path / "nowhere"), "--labels", "us"])
     assert isinstance(done.exception, SettingError) and "eu, cn, both, off" in str(done.exception)

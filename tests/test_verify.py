@@ -140,9 +140,12 @@ def test_a_stranger_who_signs_a_changed_picture_anew_shows_nothing_until_they_ar
 
 def test_words_say_how_near_the_nearest_training_piece_is(tmp_path: Path) -> None:
     nearest = [{"train": 17, "space": "judge", "distance": 0.123456, "source": "a/b.png", "licence": None}]
-    path = signed(tmp_path / "a.png", nearest=nearest, verdict="close")
+    path = signed(tmp_path / "a.png", nearest=nearest, verdict="close", p=0.0312345)
     said = words(inspect(path))
-    assert "nearest:   train 17, space judge, distance 0.1235, source a/b.png" in said and "verdict:   close" in said
+    assert (
+        "nearest:   train 17, space judge, distance 0.1235, source a/b.png" in said
+        and "verdict:   close (p = 0.03123)" in said
+    )
     assert "nearest:   not measured" in words(inspect(signed(tmp_path / "b.png")))
     assert near(0.25) == "0.25" and near({"distance": 1.0}) == "distance 1" and near([]) == "not measured"
 

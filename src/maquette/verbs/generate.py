@@ -20,6 +20,14 @@ from maquette.run import Run, identity
 from maquette.space import SampleRequest
 
 CHUNK = 64  # pieces made at once
+OF_ONE = (
+    "nearest",
+    "verdict",
+    "p",
+    "draws",
+    "liked",
+    "position",
+)  # facts that hold of one piece, not of a sheet of many
 CANDIDATES = 1000  # most among which the best is looked for
 
 
@@ -253,11 +261,12 @@ def sheet(pieces: Sequence[Piece], folder: Path, marks: Marks | None = None) -> 
 
 
 def papered(path: Path, pieces: Sequence[Piece], marks: Marks | None) -> Path:
-    """A file that shows many pieces, with the papers of the first and the seeds of all."""
+    """A file that shows many pieces, with what the papers of the pieces have in common and the seeds of all."""
     if marks:
         seeds = pieces[0].facts.get("interpolate") or [piece.facts["wish"]["seed"] for piece in pieces]
         noted = {"labels": marks.labels, "watermark": False, "visible": marks.visible, "seeds": seeds}
-        marks.finish([path], {**pieces[0].facts, **noted})
+        common = {k: v for k, v in pieces[0].facts.items() if k not in OF_ONE}
+        marks.finish([path], {**common, **noted})
     return path
 
 

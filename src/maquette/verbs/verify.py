@@ -102,6 +102,7 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
     if not facts:
         return ["  papers:    none that something vouches for"]
     corpus, recipe = facts.get("corpus"), facts.get("recipe")
+    chance = f" (p = {_short(facts['p'])})" if facts.get("verdict") and "p" in facts else ""
     told = {
         "made by": facts.get("generator"),
         "run": f"{facts.get('run')} ({facts.get('run_fingerprint')})",
@@ -109,7 +110,7 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         "corpus": f"{corpus.get('name')} ({corpus.get('fingerprint')})" if isinstance(corpus, Mapping) else None,
         "wish": json.dumps(facts.get("wish"), ensure_ascii=False, default=str),
         "nearest": near(facts.get("nearest")),
-        "verdict": facts.get("verdict") or "not measured",
+        "verdict": f"{facts.get('verdict') or 'not measured'}{chance}",
     }
     return [f"  {name + ':':<10} {plain(value)}" for name, value in told.items() if value is not None]
 
