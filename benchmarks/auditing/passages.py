@@ -44,7 +44,7 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
         for name in KINDS:
             rows = [one(name, Path(folder) / f"{name}-{seed}", seed) for seed in seeds]
             told = {key: spread([row[key] for row in rows]) for key in rows[0]}
-            altered = [key for key in told if key.endswith("_copy") and key != "exact_copy"]
+            altered = [f"{kind}_copy" for kind in KINDS[name][1] if kind != "exact"]
             found |= {
                 f"copies_exact_recall.{name}": told["exact_copy"],
                 f"copies_altered_recall.{name}": min((told[key] for key in altered), key=lambda s: s["mean"]),
