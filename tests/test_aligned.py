@@ -96,6 +96,7 @@ def test_few_new_pieces_are_accused_and_the_count_has_its_interval(told: dict) -
     assert planted <= count["copy"] <= planted + 3 and count["n"] == planted + HELD
     assert count["low"] < count["copy"] / count["n"] < count["high"]
     assert f"{count['copy']} of {count['n']}" in copies.told(told) and "mirror images" in copies.told(told)
+    assert copies.added(told) == f" {count['copy']} of them are copies of a training one, as it is or altered."
     (found,) = copies.finding(told, "pictures")
     assert found.value == count["copy"] / count["n"] and "altered or not" in found.sentence
 

@@ -222,6 +222,7 @@ def assess(
     notes += [why for why in [unlabelled(corpus)] if why and teller is None]
     said, told = verdict(found, pairs, noun, held), copies.copies(generated, corpus, known)
     found += copies.finding(told, noun)
+    said = (*said[:2], said[2] + copies.added(told))
     return Evidence(tuple(found), said, tuple(notes), pairs, distances, known, features, told)
 
 

@@ -144,6 +144,14 @@ def finding(found: Mapping[str, Any], noun: str) -> list[Finding]:
     ]
 
 
+def added(found: Mapping[str, Any]) -> str:
+    """To the sentence on how new pieces are; nothing where no verdict was given."""
+    if "copied" not in found:
+        return ""
+    count = found["copied"]["copy"]
+    return f" {count or 'None'} of them {'is a copy' if count == 1 else 'are copies'} of a training one, as it is or altered."
+
+
 @torch.inference_mode()
 def gaps(embedder: Embedder, index: Tensor, corpus: Corpus) -> Tensor:
     """index (N,) of training pieces -> (N,): how far each lies from the nearest other one."""
