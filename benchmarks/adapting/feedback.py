@@ -46,6 +46,7 @@ from maquette.verse import form_kept
 RATED = 200
 THICK = 0.76  # quantile of ink in the train split
 FORMS = ("五言绝句", "七言绝句")
+WIDE = {"floor": 0.07}  # chosen with seed 3: at the usual 0.05 more is liked than is asked, and coverage falls to 0.77
 LONG = {
     "more": 400,
     "limit": 60.0,
@@ -131,7 +132,7 @@ def embedder(base: Run, corpus: Corpus) -> Callable[[Tensor], Tensor]:
 def digits(folder: Path) -> Case:
     corpus = prepare(data("mnist") / "train-images-idx3-ubyte.gz", folder / "corpus", settings={})
     cut = float(ink(corpus.tensor("train").x).quantile(THICK))
-    return Case(corpus, "vae", lambda x: ink(x) > cut, (1800, 300), 2000, {})
+    return Case(corpus, "vae", lambda x: ink(x) > cut, (1800, 300), 2000, WIDE)
 
 
 def ink(x: Tensor) -> Tensor:
