@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from results import command, today, update
 
 
-def main(name: str, folder: str, words: str) -> None:
-    """Parse the command line, run the parts of benchmarks/<folder>/ that were asked for, and write benchmarks/results/<name>.json."""
+Summary = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def main(name: str, folder: str, words: str, summary: Summary = lambda figures: {}) -> None:
+    """Parse the command line, run the parts of benchmarks/<folder>/ that were asked for, and write benchmarks/results/<name>.json.
+
+    summary: figures of all parts -> what follows from several of them.
+    """
     parts = sorted(p.stem for p in (Path(__file__).parent / folder).glob("[a-z]*.py"))
     parser = argparse.ArgumentParser(description=words)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
@@ -23,4 +31,4 @@ def main(name: str, folder: str, words: str) -> None:
             print(figures)
         else:
             run = {"command": command(), "seeds": args.seeds, "date": today()}
-            update(name, {**figures, "runs": {part: run}}, args.seeds[0])
+            update(name, {**figures, "runs": {part: run}}, args.seeds[0], summary)

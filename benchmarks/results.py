@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,21 @@ __all__ = ["command", "data", "machine", "spread", "today", "update"]
 FOLDER = Path(__file__).parent / "results"
 
 
-def update(name: str, figures: Mapping[str, Any], seed: int) -> Path:
-    """Write the figures; keys that an earlier run measured and this one did not are kept. "a.b" stays one key of two parts."""
+def update(
+    name: str,
+    figures: Mapping[str, Any],
+    seed: int,
+    summary: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda figures: {},
+) -> Path:
+    """Write the figures, and what follows from all of them; keys that an earlier run measured and this one did not are kept."""
     path = FOLDER / f"{name}.json"
-    before = files.read_json(path)["figures"] if path.is_file() else {}
+    merged = _merged(files.read_json(path)["figures"] if path.is_file() else {}, figures)
     found = {
         "command": command(),
         "seed": seed,
         "machine": machine(),
         "date": today(),
-        "figures": _merged(before, figures),
+        "figures": {**merged, **summary(merged)},
     }
     print(f"{path.name}: {dict(figures)}")
     return files.write_json(path, found)

@@ -46,11 +46,7 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
             "crawl_tiles": by_folder(tiles, chance),
             "crawl_tiles_at_random": tiles,
         }
-        found: dict[str, Any] = {}
-        for name, corpus in corpora.items():
-            for key, value in figures(corpus, chance).items():
-                found.setdefault(key, {})[name] = value
-    return found
+        return {"copying": {name: figures(corpus, chance) for name, corpus in corpora.items()}}
 
 
 def digits(place: Path, seed: int) -> Corpus:
@@ -92,11 +88,11 @@ def figures(corpus: Corpus, chance: np.random.Generator) -> dict[str, Any]:
     own = (mine.distance["aligned"][: len(test), 0] >= TWINS * usual).numpy()
     copied = {name: share(row == "copy") for name, row in zip(planted, rest, strict=True)}
     return {
-        "copies_exact_recall": copied["exact"],
-        "copies_altered_recall": min(v for k, v in copied.items() if k != "exact"),
+        "exact_recall": copied["exact"],
+        "altered_recall": min(v for k, v in copied.items() if k != "exact"),
         "false_alarms": share(real[own] == "copy"),
-        "copies_recall_by_kind": copied,
-        "copies_or_close_recall_by_kind": {n: share(row != "new") for n, row in zip(planted, rest, strict=True)},
+        "recall_by_kind": copied,
+        "copy_or_close_recall_by_kind": {n: share(row != "new") for n, row in zip(planted, rest, strict=True)},
         "false_alarms_close_too": share(real[own] != "new"),
         "false_alarms_with_variants": share(real == "copy"),
         "held_out_variants": share(~own),

@@ -5,7 +5,7 @@ chorales  382 chorales in sixteenths, four voices, 44 / 28 / 28 (so that 99 or m
           semitones, transposed by 1-6 semitones, transposed with one note moved
 
 Recall is the share of planted copies that are called `copy`, of the worst alteration; a false alarm is a test piece that is. Validation
-pieces calibrate, no test piece does. `false_alarms_close` counts those that are called close, too. Each piece is judged by itself, so
+pieces calibrate, no test piece does. `false_alarms_close_too` counts those that are called close, too. Each piece is judged by itself, so
 more copies than 1 % are planted, and 2,000 pieces are judged of the poems. Pieces are cut to what a model writes at once. Real twins
 between the splits (a tune that was harmonised twice) count among the false alarms.
 """
@@ -39,17 +39,17 @@ Change = Callable[[Any, np.random.Generator], Any]
 
 
 def measure(seeds: Sequence[int]) -> dict[str, Any]:
-    found: dict[str, Any] = {"passages": {}}
+    found: dict[str, Any] = {"passages": {}, "copying": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name in KINDS:
             rows = [one(name, Path(folder) / f"{name}-{seed}", seed) for seed in seeds]
             told = {key: spread([row[key] for row in rows]) for key in rows[0]}
             altered = [f"{kind}_copy" for kind in KINDS[name][1] if kind != "exact"]
-            found |= {
-                f"copies_exact_recall.{name}": told["exact_copy"],
-                f"copies_altered_recall.{name}": min((told[key] for key in altered), key=lambda s: s["mean"]),
-                f"false_alarms.{name}": told["held_out_copy"],
-                f"false_alarms_close.{name}": told["held_out_told"],
+            found["copying"][name] = {
+                "exact_recall": told["exact_copy"]["mean"],
+                "altered_recall": min(told[key]["mean"] for key in altered),
+                "false_alarms": told["held_out_copy"]["mean"],
+                "false_alarms_close_too": told["held_out_told"]["mean"],
             }
             found["passages"][name] = told
     return found
