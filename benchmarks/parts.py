@@ -10,7 +10,6 @@ from typing import Any
 
 from results import command, today, update
 
-
 Summary = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
