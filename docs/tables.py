@@ -16,7 +16,7 @@ from typing import Any
 from maquette import catalog
 
 ROOT = Path(__file__).parent.parent
-PLACE = re.compile(r"(<!-- table (?P<name>[\w.:-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- table (?P<name>[\w.:@-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def result(name: str) -> dict[str, Any]:
@@ -50,13 +50,17 @@ def images() -> str:
     return markdown(head, rows) + source("images")
 
 
-def flat(name: str, part: str = "") -> Callable[[], str]:
-    """Every figure of a file, or of one part of it, or those whose names begin with `part`, one a row."""
+def flat(name: str, what: str = "") -> Callable[[], str]:
+    """Every figure of a file, or of one part of it, or those whose names begin with `what`, one a row; `what@part`: that part measured them."""
+    what, _, part = what.partition("@")
 
     def table() -> str:
         figures = result(name)["figures"]
-        named = {k: v for k, v in figures.items() if k.startswith(part) and k != "runs"}
-        return markdown(["figure", "value"], list(_rows(figures.get(part) or named))) + source(name, part)
+        named = {k: v for k, v in figures.items() if k.startswith(what) and k != "runs"}
+        whole = figures.get(what)
+        return markdown(["figure", "value"], list(_rows(whole if isinstance(whole, dict) else named))) + source(
+            name, part or what
+        )
 
     return table
 

@@ -46,7 +46,9 @@ from maquette.verse import form_kept
 RATED = 200
 THICK = 0.76  # quantile of ink in the train split
 FORMS = ("五言绝句", "七言绝句")
-WIDE = {"floor": 0.07}  # chosen with seed 3: at the usual 0.05 more is liked than is asked, and coverage falls to 0.77
+WIDE = {
+    "floor": 0.062
+}  # at the usual 0.05 more is liked than is asked and coverage falls below 0.8, at 0.07 it is the other way round
 LONG = {
     "more": 400,
     "limit": 60.0,
