@@ -151,6 +151,14 @@ def test_keys_that_cannot_be_written_are_told_of(tmp_path: Path, monkeypatch: py
         keys.secret()
 
 
+def test_an_empty_text_is_entered_in_the_ledger_and_not_signed(tmp_path: Path) -> None:
+    file = tmp_path / "0.txt"
+    file.write_bytes(b"")
+    Marks(labels="off").finish([file], {"seed": 0})
+    assert file.read_bytes() == b"" and not (tmp_path / "0.txt.c2pa").exists()
+    assert inspect(file).untouched
+
+
 def test_the_ledger_goes_on_after_half_a_line(tmp_path: Path) -> None:
     marks, place = Marks("off", sign=False), tmp_path / ledger.NAME
     for name in ("a", "b"):

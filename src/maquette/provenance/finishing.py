@@ -79,7 +79,8 @@ class Marks:
 
     def _finish(self, path: Path, facts: Mapping[str, Any]) -> None:
         content, manifest = labelled(path, self.labels, facts), b""
-        if self.signs:
+        signs = self.signs and bool(content)  # of an empty text the ledger alone speaks
+        if signs:
             content, manifest = self.signing.signed(content, path, facts)
         files.write_bytes(path, content)
         place = credentials.beside(path)
@@ -87,5 +88,5 @@ class Marks:
             files.write_bytes(place, manifest)
         else:
             place.unlink(missing_ok=True)  # of what had this name before
-        if self.signs and credentials.read(path)[0] not in ("trusted", "unknown"):
+        if signs and credentials.read(path)[0] not in ("trusted", "unknown"):
             raise StorageError(f"the signature of {path} could not be read back; sign again or use --no-sign")
