@@ -86,7 +86,7 @@ def _of_run(judge: Run, run: Run, corpus: Corpus) -> Lent:
     strangers(run, judge)
     source = judge.facts["corpus"]
     same = "this corpus" if source["fingerprint"] == corpus.fingerprint else f"the corpus {source['name']}"
-    blind = " without labels" if getattr(model, "probed", False) else ""
+    blind = " without labels" if model.probed else ""
     words = f"the features of {judge.path.name}, a run of {judge.recipe.model} that learnt from {same}{blind}"
     return Lent(model, corpus, identity(judge), words)
 
