@@ -276,8 +276,9 @@ def create(
 ) -> Trained:
     """prepare + train + generate + audit; pieces and report lie in the run's folder."""
     run = train(prepare(source), out=out, minutes=minutes, **choices)
-    pieces, folder = run.generate(n, marks=marks), _generate.next_folder(run.run)
-    _generate.save(pieces, folder)
-    _generate.sheet(pieces, folder, pieces[0].marks)
+    if pieces := run.generate(n, marks=marks):  # a policy in the run's folder may withhold all
+        folder = _generate.next_folder(run.run)
+        _generate.save(pieces, folder)
+        _generate.sheet(pieces, folder, pieces[0].marks)
     run.audit()
     return run

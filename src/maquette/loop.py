@@ -415,11 +415,7 @@ def only_here(work: Callable[[], None]) -> None:
 
 def agreed(number: int) -> int:
     """Rank 0's number on every rank."""
-    if world() == 1:
-        return number
-    shared = torch.tensor([number])
-    dist.broadcast(shared, 0)
-    return int(shared)
+    return int(agreed_number(number))
 
 
 def agreed_number(number: float) -> float:
