@@ -24,6 +24,7 @@ from maquette.run import Run
 from maquette.space import Batch, Losses, Model
 
 FOLDER = "feedback"
+Anew = Callable[[Model, int], Mapping[str, Tensor]]  # (model, number of the round) -> rated pieces
 
 
 class Lesson:
@@ -56,6 +57,10 @@ class Lesson:
         reach: Annotated[
             float, Field(gt=0, description="others: how far the weights may move, as a share of their own length")
         ] = 0.5,
+        imitation: Annotated[
+            float,
+            Field(ge=0, description="sequences: of the nats of liked pieces of the run beside those of the corpus"),
+        ] = 1.0,
         more: Annotated[
             int,
             Field(
@@ -63,10 +68,17 @@ class Lesson:
                 description="sequences: other pieces of the run that the taste speaks for beside those a person rated",
             ),
         ] = 1000,
+        rounds: Annotated[
+            int,
+            Field(
+                ge=1, description="sequences: how often these pieces are written anew, as the run makes them by then"
+            ),
+        ] = 4,
         rate: Annotated[float, Field(gt=0, description="of the learning rate of the base, what is left")] = 0.3,
     ):
         self.sharpness, self.floor, self.rate, self.more = sharpness, floor, rate, more
         self.weight, self.beta, self.limit, self.reach = weight, beta, limit, reach
+        self.imitation, self.rounds = imitation, rounds
 
 
 # ---- kept in the run
@@ -108,8 +120,9 @@ def _labels(corpus: Corpus) -> dict[str, int]:
     return corpus.facts.get("labels") or {}
 
 
-def taught(run: Run, model: Model) -> Model:
-    """The model as the loop shall train it: itself, or tied to its start and told what is liked where the run learns from feedback."""
+def taught(run: Run, model: Model, anew: Anew | None = None) -> Model:
+    """The model as the loop shall train it: itself, or tied to its start and told what is liked where the run learns from feedback.
+    anew: gives the rated pieces of each round after the first."""
     found = kept(run.path) if (run.path / FOLDER).is_dir() else None
     if found is None or not model.phases:
         return model
@@ -120,7 +133,7 @@ def taught(run: Run, model: Model) -> Model:
         return Taught(model, Leash(start, settings.reach))
     reference = run.plain()
     reference.load_state_dict(start)
-    return Taught(model, Preference(reference, tensors, settings))
+    return Taught(model, Preference(reference, tensors, settings, facts.get("rounds", 1), anew))
 
 
 # ---- what the loop trains
@@ -173,9 +186,21 @@ class Preference:
 
     ROWS = 16  # rated pieces of a step
 
-    def __init__(self, reference: Model, rated: Mapping[str, Tensor], settings: Lesson):
+    def __init__(
+        self,
+        reference: Model,
+        rated: Mapping[str, Tensor],
+        settings: Lesson,
+        rounds: int = 1,
+        anew: Anew | None = None,
+    ):
         self.reference, self.settings = reference.eval().requires_grad_(False), settings
-        length = reference.spec.space.shape[0]
+        self.rounds, self.anew = rounds if anew else 1, anew
+        self.round = 0
+        self._hear(rated)
+
+    def _hear(self, rated: Mapping[str, Tensor]) -> None:
+        length = self.reference.spec.space.shape[0]
         self.x, self.condition = rated["x"][:, :length], rated.get("condition")
         self.liked, self.pairs = rated["liked"], rated["pairs"]
         self.sides = [torch.nonzero(self.liked == s).flatten() for s in (1, 0)]
@@ -185,6 +210,7 @@ class Preference:
 
     def loss(self, model: Model, batch: Batch, phase: str, progress: float) -> Losses:
         anchor = model.loss(batch, phase, progress)
+        self._turn(model, progress)
         training = model.training
         model.eval()  # dropout would look like a change of mind
         preference, logs = self._preference(model, batch.x.device)
@@ -194,19 +220,36 @@ class Preference:
         terms = {
             "preference": s.weight * damping(distance, s.limit) * preference,
             "too_far": F.relu(distance / s.limit - 1),
+            "imitation": s.imitation * logs.pop("imitation"),
         }
         return Losses(anchor.terms | terms, anchor.logs | {k: v.detach() for k, v in logs.items()})
 
     def after_step(self, model: Model) -> None:
         pass
 
+    def _turn(self, model: Model, progress: float) -> None:
+        """To the round of this progress, whose pieces the model writes now; no chance of the training is used up."""
+        number = min(int(progress * self.rounds), self.rounds - 1)
+        if self.anew is None or number <= self.round or not torch.is_grad_enabled():
+            return
+        training, device = model.training, model.device
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(), torch.autocast(device.type, enabled=False):
+            self._hear(self.anew(model, number))
+        model.train(training)
+        self.round = number
+
     def _preference(self, model: Model, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean of both losses, where there are ratings of both kinds; chance from torch's global generator."""
         singles, pairs = self._drawn()
         rows = torch.cat([singles, pairs.flatten()])
-        gain, distance = self._gain(model, rows, device)
+        gain, nats, distance = self._gain(model, rows, device)
         alone, both = gain[: len(singles)], gain[len(singles) :].view(-1, 2)
         losses, logs = [], {"distance": distance}
+        good = torch.zeros(len(rows), dtype=torch.bool)
+        good[len(singles) :: 2] = True
+        good[: len(singles)] = self.liked[singles] > 0
+        logs["imitation"] = nats[good.to(device)].mean() if bool(good.any()) else nats.sum() * 0
         if len(singles):
             liked = self.liked[singles].to(device) > 0
             losses.append(kto(alone, liked, distance.detach(), self.settings.beta))
@@ -225,8 +268,8 @@ class Preference:
         pairs = self.pairs[torch.randint(max(1, len(self.pairs)), (count,))] if count else self.pairs[:0]
         return torch.cat(singles) if singles else torch.zeros(0, dtype=torch.long), pairs
 
-    def _gain(self, model: Model, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """log p - log p at the start of whole pieces (B,), and the distance () in nats a piece."""
+    def _gain(self, model: Model, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """log p - log p at the start of whole pieces (B,), their nats a token (B,), and the distance () in nats a piece."""
         x = self.x[rows]
         counted = model.spec.space.counted(x) if model.spec.space.ragged else torch.ones_like(x, dtype=torch.bool)
         x, counted = (t[:, : int(counted.sum(1).max())].to(device) for t in (x, counted))
@@ -238,7 +281,8 @@ class Preference:
             theirs = first.head(first.hidden(batch)).float()
         nats = [F.cross_entropy(t.transpose(1, 2), x, reduction="none") for t in (theirs, mine)]
         gain = ((nats[0] - nats[1]) * counted).sum(1)
-        return gain, (token_kl(mine, theirs) * counted).sum(1).mean()
+        own = (nats[1] * counted).sum(1) / counted.sum(1).clamp_min(1)
+        return gain, own, (token_kl(mine, theirs) * counted).sum(1).mean()
 
 
 class Leash:

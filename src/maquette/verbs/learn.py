@@ -29,10 +29,10 @@ from maquette.verbs.adapt import adapted
 from maquette.verbs.audit import draw
 from maquette.verbs.drive import Progress
 from maquette.verbs.reading import written
+from maquette.verbs.rounds import with_more
 from maquette.verbs.taste import (
     Taste,
     as_written,
-    made_again,
     needed_corpus,
     padded,
     ratings_of,
@@ -48,8 +48,6 @@ MINUTES = 1.0
 POOL = 30_000  # training pieces whose chance to be liked is taken, at most
 FEWEST = 32  # that are shown at least, where there are so many
 JUDGED = 256  # pieces before and after, for the comparison
-FIRST = 2_000_000_000  # seed of the first piece that the taste speaks for
-SURE = (0.25, 0.6)  # chances to be liked below and above which it does
 USEFUL = 0.66  # nats a held-out rating, above which a taste foretells nothing
 
 
@@ -132,7 +130,7 @@ def prepared(
     direct = run.codec is None and is_chain(model) and hasattr(model, "hidden")
     if not direct:
         ratings.need_both_sides()
-    taste, words, tensors = None, "", {}
+    taste, words, tensors, rounds = None, "", {}, 1
     if ratings.one_sided:
         x, condition = remembered(run, ratings)
         words = f"all rated pieces are {'liked' if ratings.likes else 'disliked'}: only the pieces themselves teach, not a taste"
@@ -151,10 +149,15 @@ def prepared(
     if direct:
         liked, pairs = targets(ratings)
         if taste is not None and taste.linear.nats <= USEFUL:
-            x, condition, liked, more = with_more(run, taste, x, condition, liked, Lesson(**settings).more)
-            words += f"; it speaks for {more} other pieces of the run too"
+            rounds = settings["rounds"] if settings["more"] else 1
+            x, condition, liked, more = with_more(run, taste, x, condition, liked, settings["more"] // rounds)
+            words += f"; it speaks for {more} other pieces of the run too" + (
+                ", anew in each round" if rounds > 1 else ""
+            )
         tensors |= {"x": x, "liked": liked, "pairs": pairs} | ({} if condition is None else {"condition": condition})
     facts = {
+        "rounds": rounds,
+        "rated_pieces": len(ratings.wishes),
         "ratings": ratings.mark,
         "base": identity(run),
         "settings": dict(settings),
@@ -164,23 +167,6 @@ def prepared(
     }
     keep(out, facts, tensors, model)
     return kept(out)  # type: ignore[return-value]
-
-
-def with_more(
-    run: Run, taste: Taste, x: Tensor, condition: Tensor | None, liked: Tensor, count: int
-) -> tuple[Tensor, Tensor | None, Tensor, int]:
-    """Rated pieces, their conditions and what is said of them, with `count` other pieces of the run of which the taste is sure enough:
-    what rated pieces have in common by accident, these have not."""
-    if not count:
-        return x, condition, liked, 0
-    wishes = [{"seed": FIRST + k} for k in range(count)]
-    made, asked = made_again(run, wishes)
-    chance = taste.reward(made).exp()
-    sure = (chance > SURE[1]) | (chance < SURE[0])
-    end = (run.codec or run).spec.space.end
-    both = padded([*x, *made[sure]], end)
-    said = torch.cat([liked, (chance[sure] > 0.5).to(liked)])
-    return both, None if condition is None else torch.cat([condition, asked[sure]]), said, int(sure.sum())  # type: ignore[index]
 
 
 def shown(taste: Taste, corpus: Corpus, lesson: Lesson) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ def taste_of(run: Run, ratings: Ratings, corpus: Corpus | None = None) -> tuple[
     """The taste, the rated pieces (N, ...) and their conditions. Raises ContentError where nothing is better than anything."""
     ratings.need_both_sides()
     x, condition = remembered(run, ratings)
-    return learnt(x, ratings, spaces_of(run, x, corpus)), x, condition
+    return learnt(x, *targets(ratings), spaces_of(run, x, corpus)), x, condition
 
 
 def ratings_of(run: Run, file: Path | None = None) -> Ratings:
@@ -80,9 +80,8 @@ def targets(ratings: Ratings) -> tuple[Tensor, Tensor]:
     return liked, torch.tensor(ratings.pairs, dtype=torch.long).view(-1, 2)
 
 
-def learnt(x: Tensor, ratings: Ratings, spaces: Mapping[str, Features]) -> Taste:
-    """The best of all spaces, and of all together, by cross-validation."""
-    liked, pairs = targets(ratings)
+def learnt(x: Tensor, liked: Tensor, pairs: Tensor, spaces: Mapping[str, Features]) -> Taste:
+    """The best of all spaces, and of all together, by cross-validation. liked, pairs: see `targets`."""
     even = {name: evened(features, x) for name, features in spaces.items()}
     if len(even) > 1:
         parts = list(even.values())
@@ -251,7 +250,9 @@ def needed_corpus(run: Run, corpus: Corpus | None) -> Corpus:
 
 
 def rewards(taste: Taste, corpus: Corpus, numbers: np.ndarray, most: int = 256) -> Tensor:
-    """The reward of each of these pieces (n,)"""
+    """The reward of each of these pieces (n,), of sequences by as many tokens as a rated piece has at most: a taste for short pieces knows
+    nothing of the length of whole ones."""
     parts = [numbers[i : i + most] for i in range(0, len(numbers), most)]
-    found = [taste.reward(corpus.take(part).x) for part in parts]
+    length = corpus.spec.space.shape[0] if corpus.spec.space.ragged else None
+    found = [taste.reward(corpus.take(part).x[:, :length]) for part in parts]
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

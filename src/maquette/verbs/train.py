@@ -29,6 +29,7 @@ from maquette.verbs.carding import keep_card
 from maquette.verbs.drive import Budget, Interruption, Progress, drive, nothing, processes
 from maquette.verbs.holding import held_by
 from maquette.verbs.prepare import encode
+from maquette.verbs.rounds import rounds_of
 
 DEFAULT_MINUTES = 10.0
 
@@ -280,7 +281,7 @@ def _attempt(
     plan = make_plan(model, {**run.recipe.train, "seed": run.recipe.seed})
     if model.perceptual:
         look_through(model, run, plan.device)
-    model = taught(run, model)
+    model = taught(run, model, rounds_of(run))
     plan = replace(plan, lr_scale=plan.lr_scale * (0.5 if run.facts.get("rolled_back") else 1.0))
     restored = (checkpoint.tensors, {**checkpoint.facts, "lr_scale": plan.lr_scale}) if checkpoint else None
     only_here(lambda: run.forget_log_after(checkpoint.facts["step"] if checkpoint else 0))
