@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from maquette.corpus import Corpus
 from maquette.errors import ContentError, RunError, SettingError, UnknownName
@@ -289,6 +290,22 @@ def test_pairs_teach_a_writer_too_and_likes_alone_do(writer: Run, tmp_path: Path
     append(tmp_path / "likes", [Rating(identity(writer), {"seed": k}, True) for k in yes])
     learn(writer, tmp_path / "likes", tmp_path / "likes-out", steps=5, compare=False)
     assert "only the pieces themselves" in kept(tmp_path / "likes-out")[0]["words"]
+
+
+def test_in_each_round_the_taste_speaks_for_pieces_as_they_are_written_by_then(writer: Run, tmp_path: Path) -> None:
+    file = rated(writer, tmp_path / "r.jsonl", moon, 60)
+    out = tmp_path / "out"
+    learn(writer, file, out, steps=30, given={"more": 90, "rounds": 3}, compare=False)
+    facts, first = kept(out)
+    later = [load_file(out / "feedback" / f"round-{k}.safetensors") for k in (1, 2)]
+    assert facts["rounds"] == 3 and not (out / "feedback" / "round-3.safetensors").exists()
+    for tensors in later:  # what a person said stays, what the run wrote besides is new
+        width = min(first["x"].shape[1], tensors["x"].shape[1])
+        assert torch.equal(tensors["x"][:60, :width], first["x"][:60, :width])
+        assert torch.equal(tensors["liked"][:60], first["liked"][:60])
+        assert 60 < len(tensors["x"]) <= 90
+    share = [float(t["liked"][60:].mean()) for t in (first, later[1])]
+    assert share[1] > share[0]
 
 
 @pytest.mark.parametrize("name", ["run", "writer"])

@@ -91,7 +91,12 @@ def measure(seeds: list[int], cases: tuple[str, ...] = ("digits", "chorales", "p
 
 def one(case: Case, folder: Path, seed: int, pace: float) -> dict[str, float]:
     first, second = (max(2, round(n * pace)) for n in case.steps)
-    chosen = {"model": case.model, "size": case.size, "seed": seed, "train": {"steps": first, "threads": 1, "device": "cpu"}}
+    chosen = {
+        "model": case.model,
+        "size": case.size,
+        "seed": seed,
+        "train": {"steps": first, "threads": 1, "device": "cpu"},
+    }
     base = train(case.corpus, make_recipe(chosen), folder / f"base-{seed}")
     rated(base, case, folder / f"ratings-{seed}.jsonl")
     start = time.process_time()
