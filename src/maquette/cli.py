@@ -337,8 +337,8 @@ def generate(
         liked=liked,
         of=of,
     )
-    if new and (liked or like or stream or interpolate or source):
-        raise UsageError("--new draws whole new pieces; drop --liked, --like, --stream, --interpolate or --source")
+    if new and (liked or like or stream or interpolate):
+        raise UsageError("--new draws pieces again; drop --liked, --like, --stream or --interpolate")
     if liked and (like or stream or interpolate):
         raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if stream:
@@ -350,6 +350,8 @@ def generate(
     else:
         opened = _run_at(run)
     guard = _guard(opened, wish, policy)
+    if new and is_task(opened.stage):
+        raise UsageError(f"--new draws pieces again, and {run} answers about --source; drop --new")
     if is_task(opened.stage):
         _answered(opened, wish, out, device, marks, guard)
     elif interpolate:

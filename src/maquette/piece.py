@@ -198,6 +198,12 @@ class Modality(ABC):
         """Sequences of symbols (n,) in which copies of this kind are looked for, the same names for every piece; negative is a break."""
         return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
 
+    def given(self, start: Start) -> Piece | None:
+        """Ragged: what of a new piece was given and is not the model's own, by itself; None where all is its own."""
+        if start.source is None or start.keep is None or not bool(start.keep.any()):
+            return None
+        return self.to_piece(start.source[start.keep])
+
     def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
         """Each canary of a file, cleaned, with so many others that chance might have put in its place, itself first. Raises UsageError."""
         raise UsageError(f"canaries are known of texts and music; {self.pretty or 'these pieces'} have none")

@@ -173,10 +173,11 @@ def _beside(found: Near, told: Verdict, i: int) -> float:
 def nearest(found: Near, space: str, i: int, corpus: Corpus) -> list[dict[str, Any]]:
     """The three nearest training pieces of piece i: distance, and of source, licence and owner what the corpus knows."""
     pairs = zip(found.index[space][i, :NEAREST].tolist(), found.distance[space][i, :NEAREST].tolist(), strict=True)
-    return [{"train": t, "space": space, "distance": round(d, 6), **_known(corpus, t)} for t, d in pairs if t >= 0]
+    return [{"train": t, "space": space, "distance": round(d, 6), **papers_of(corpus, t)} for t, d in pairs if t >= 0]
 
 
-def _known(corpus: Corpus, number: int) -> dict[str, Any]:
+def papers_of(corpus: Corpus, number: int) -> dict[str, Any]:
+    """Source, licence and owner of a piece, as far as they are known."""
     facts = corpus.facts_of(number)
     known = {
         "source": facts.get("source"),
