@@ -15,7 +15,7 @@ from maquette.modalities.music import Music
 from maquette.modalities.text import Text
 from maquette.piece import Piece, Works
 from maquette.scores.score import Score, score
-from maquette.spans import Index, Search, run_length, runs_of, shared
+from maquette.spans import Index, Indexed, Search, run_length, runs_of, shared
 from maquette.verbs.passages import copies_of, finding, held_out, section, spread, taken, to_json
 from maquette.verbs.prepare import prepare
 
@@ -94,6 +94,26 @@ def test_a_few_words_in_common_do_not_make_a_fragment_a_copy():
     train, held = chance.integers(0, 50, (20, 40)), [{"x": row} for row in chance.integers(0, 50, (20, 40))]
     found = shared([{"x": train[4, :5]}, {"x": train[4]}], held, ((k, {"x": t}) for k, t in enumerate(train)))
     assert all(s.distances[0, 0] >= 1 - 5 / 40 and s.distances[1, 0] == 0 for s in found.values())
+
+
+def test_an_index_that_is_too_large_to_keep_is_made_anew_and_says_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maquette.spans.CHUNK", 100)
+    chance, passes = np.random.default_rng(0), []
+    train, held = ([{"x": row} for row in chance.integers(0, 9, (20, 40))] for _ in range(2))
+    asked = [held[3], train[5], {"x": np.zeros(0, np.int64)}]
+
+    def training():
+        passes.append(1)
+        return enumerate(train)
+
+    once = shared(asked, held, enumerate(train))
+    for most, times in ((10_000, 1), (500, 3)):
+        passes.clear()
+        known = Indexed(held, training, most)
+        for found in [known.shared(asked) for _ in range(3)]:
+            assert all((found[s].distances == once[s].distances).all() for s in once)
+            assert all((found[s].train == once[s].train).all() for s in once)
+        assert len(passes) == times
 
 
 def test_of_several_traces_only_the_covered_share_is_told():

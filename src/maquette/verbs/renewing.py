@@ -38,7 +38,10 @@ class Renewed:
         again, more = sum(d > 1 for d in self.draws), sum(self.draws) - len(self.draws)
         if not again:
             return f"new: none of {len(self.pieces)} had to be drawn again"
-        return f"new: {again} of {len(self.pieces)} were copies of training pieces at first and were drawn again, {more} times in all"
+        often = "once" if more == 1 else f"{more} times in all"
+        return (
+            f"new: {again} of {len(self.pieces)} were copies of training pieces at first and were drawn again, {often}"
+        )
 
 
 def new(run: Run, n: int, wish: Wish, device: str = "auto", corpus: Corpus | None = None) -> Renewed:
