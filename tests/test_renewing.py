@@ -154,6 +154,12 @@ def test_what_a_prompt_gives_is_no_copy_and_what_follows_may_be_one(lines: Corpu
     assert [t["verdict"] for t in whole] != [t["verdict"] for t in told] and "judged" not in whole[0]
 
 
+def test_short_pieces_that_were_asked_for_are_judged_beside_held_out_ones_of_their_length(lines: Corpus):
+    made = [replace(p, content=p.content[:7]) for p in (*real(lines, "train", 3), *real(lines, "test", 3))]
+    short, usual = ([f["verdict"] for f in of_sequences(lines, wish)(made)] for wish in (Wish(length=7), Wish()))
+    assert short == ["copy"] * 3 + ["new"] * 3 and "copy" not in usual
+
+
 def test_a_given_text_is_said_by_verify(parrot: Run, lines: Corpus, tmp_path: Path):
     (piece,) = maquette.generate(parrot.path, 1, prompt="abcdef", new=True)
     said = words(verify(piece.save(tmp_path / "a.txt")))

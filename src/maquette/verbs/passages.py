@@ -88,10 +88,11 @@ class Calibration:
         return verdicts(found, self.usual)
 
 
-def calibrate(corpus: Corpus, modality: Modality) -> Calibration:
-    """Once, for pieces that come a few at a time. Raises CorpusError where too few are held out."""
+def calibrate(corpus: Corpus, modality: Modality, length: int | None = None) -> Calibration:
+    """Once, for pieces that come a few at a time. length: tokens to which held-out pieces are cut, where no more are to be judged. Raises
+    CorpusError where too few are held out."""
     calibrating, _, words = enough(corpus)
-    usual = traced(taken(corpus, modality, calibrating), modality)
+    usual = traced(taken(corpus, modality, calibrating, length), modality)
     known = Indexed(usual, lambda: of_training(corpus, modality))
     return Calibration(known, known.shared(usual), words)
 
@@ -119,9 +120,9 @@ def spread(numbers: np.ndarray, most: int) -> np.ndarray:
     return numbers[np.arange(n) * len(numbers) // max(1, n)]
 
 
-def taken(corpus: Corpus, modality: Modality, numbers: np.ndarray) -> list[Piece]:
-    """These pieces, of no more tokens than a model writes at once."""
-    length = corpus.spec.space.shape[0]
+def taken(corpus: Corpus, modality: Modality, numbers: np.ndarray, length: int | None = None) -> list[Piece]:
+    """These pieces, of no more tokens than a model writes at once, or than `length`."""
+    length = min(corpus.spec.space.shape[0], length or corpus.spec.space.shape[0])
     return [modality.to_piece(corpus.take(np.array([i])).x[0, :length]) for i in numbers]
 
 

@@ -73,8 +73,9 @@ def of_grids(corpus: Corpus) -> Judge:
 
 def of_sequences(corpus: Corpus, wish: Wish) -> Judge:
     modality = catalog.modality(corpus.facts["modality"])
-    given = modality.given(modality.start(wish.asked))
-    beside = passages.calibrate(corpus, modality)
+    start = modality.start(wish.asked)
+    given, kept = modality.given(start), 0 if start.keep is None else int(start.keep.sum())
+    beside = passages.calibrate(corpus, modality, None if start.length is None else max(0, start.length - kept))
     left_out = None if given is None else modality.traces(given)
     apart = {} if given is None else {"judged": APART}
 
