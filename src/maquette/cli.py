@@ -104,10 +104,14 @@ def prepare(
         Path | None, typer.Option(help="TOML file that says what may enter, by licence and words")
     ] = None,
     opt_out: Annotated[Path | None, typer.Option(help="list of SHA-256 of files that may not enter")] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="texts or tunes to plant in the train split, to be ranked by audit")
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Read, clean, number and split content; report on it in words."""
-    _prepare(source, out, modality, settings or [], split=_shares(split), seed=seed, policy=policy, opt_out=opt_out)
+    choices = {"split": _shares(split), "seed": seed, "policy": policy, "opt_out": opt_out, "canaries": canaries}
+    _prepare(source, out, modality, settings or [], **choices)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from maquette.page import Section, page, table
 from maquette.piece import Asked, Modality, Piece, Works
 from maquette.run import Run
 from maquette.space import DataSpec, SampleRequest
-from maquette.verbs import extraction, passages
+from maquette.verbs import extraction, passages, planting
 from maquette.verbs.costing import told
 from maquette.verbs.generate import condition_of
 
@@ -55,6 +55,7 @@ def read(
 ) -> Reading:
     """Write pieces and judge them and the model that wrote them. The only place where sequences of the test split are looked at."""
     sampler = run.sampler(pick_device(device))
+    canaries = canaries or planting.planted(run, corpus, sampler.model)
     found = extraction.exposed(sampler.model, corpus.spec, modality, canaries, seed) if canaries else []
     length = corpus.spec.space.shape[0]
     usual = max(8, min(corpus.size("test"), MOST, TOKENS // length))
