@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from maquette.errors import CorpusError, RunError, UsageError
 from maquette.piece import Asked, Piece, Works
 from maquette.recipe import make_recipe
 from maquette.run import Run
+from maquette.space import Space
 from maquette.verbs import passages
 from maquette.verbs.generate import Wish
 from maquette.verbs.prepare import prepare
@@ -75,6 +77,13 @@ def test_what_cannot_be_told_is_refused(run) -> None:
 def test_a_picture_that_is_made_from_another_is_near_to_it_by_intent(run, corpus) -> None:
     with pytest.raises(UsageError, match="near to it by intent"):
         checked(run, Wish(source="a.png"), corpus)
+
+
+def test_codes_of_pictures_are_no_texts(run, corpus) -> None:
+    codes = copy.copy(corpus)
+    codes.spec = replace(corpus.spec, space=Space("tokens", (16,), 8))
+    with pytest.raises(UsageError, match="holds codes of them"):
+        checked(run, Wish(), codes)
 
 
 # ---- texts

@@ -107,7 +107,9 @@ def checked(run: Run, wish: Wish, corpus: Corpus | None = None) -> Corpus:
             "--new draws whole new pictures, and one that is made from --source is near to it by intent; drop one of them"
         )
     if corpus.spec.space.kind != "grid" and not corpus.spec.space.ragged:
-        raise UsageError(f"--new tells copies among pictures, texts and music; {corpus.path} holds codes of them")
+        raise UsageError(
+            f"--new tells copies among pictures, texts and music; {corpus.path} holds codes of them, so leave --new away"
+        )
     return corpus
 
 
