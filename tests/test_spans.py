@@ -59,6 +59,16 @@ def test_spans_and_shares_are_those_of_plain_search(symbols: int):
         assert np.allclose(1 - found["covered"].distances[i], np.array(shares) / size)
 
 
+def test_how_much_of_a_training_piece_stands_in_a_longer_one_is_told():
+    train, piece = np.arange(8), np.concatenate([np.arange(100, 130), np.arange(6), np.arange(200, 204)])
+    search = Search([piece, train, np.arange(50, 59)], 3)
+    search.see([train, np.array([1, 2, -1])], np.array([4, 5]))
+    found = search.found()
+    for measure in ("covered", "longest span"):
+        assert np.allclose(found[measure].whole[:, 0], [6 / 8, 1, 0]) and found[measure].train[0, 0] == 4
+    assert not found["shingles"].whole.any()
+
+
 def test_shingles_are_the_exact_resemblance():
     piece, train = np.array([1, 2, 3, 4, 5, 1, 2, 3]), np.array([1, 2, 3, 4, 9])
     a, b = ({tuple(s[i : i + 3]) for i in range(len(s) - 2)} for s in (piece.tolist(), train.tolist()))
@@ -196,6 +206,18 @@ def test_a_piece_that_shares_less_than_half_is_close_and_no_copy(corpus: Corpus)
     works.generated[0] = Piece(works.generated[0].content[:60])
     works.generated[1] = Piece(works.generated[1].content[:60])
     assert [v.verdict for v in copies_of(works, corpus, text).verdicts] == ["close", "copy"]
+
+
+def test_a_whole_training_piece_within_a_much_longer_one_is_a_copy(corpus: Corpus):
+    (works, number), text = works_with_a_copy(corpus), catalog.modality(corpus.facts["modality"])
+    known = text.to_piece(corpus.take(np.array([number])).x[0]).content
+    others = [p.content for p in works.generated[5:8]]
+    works.generated[:] = [
+        Piece(others[0] + known + others[1]),
+        Piece(others[0] + known[:40] + others[1]),
+        Piece("".join(others)),
+    ]
+    assert [v.verdict for v in copies_of(works, corpus, text).verdicts] == ["copy", "close", "new"]
 
 
 def test_the_finding_counts_copies_beside_the_held_out_share(corpus: Corpus):

@@ -25,10 +25,12 @@ Likest = tuple[np.ndarray, np.ndarray]  # likeness in [0, 1] (k,), of which trai
 
 @dataclass(frozen=True)
 class Shared:
-    """distances (n, KEPT), ascending, to the training pieces `train` (n, KEPT); -1 where no other shares a run."""
+    """distances (n, KEPT), ascending, to the training pieces `train` (n, KEPT); -1 where no other shares a run. whole (n, KEPT): the share
+    of that training piece which stands in the piece; 0 by resemblance."""
 
     distances: np.ndarray
     train: np.ndarray
+    whole: np.ndarray
 
 
 def shared(
@@ -172,7 +174,7 @@ class Search:
     def __init__(self, pieces: Sequence[np.ndarray], m: int, least: int = 0):
         self.pieces, self.m, self.least = [np.asarray(p, np.int64) for p in pieces], m, least
         shape = (len(self.pieces), KEPT)
-        self.best = {s: (np.zeros(shape), np.full(shape, -1)) for s in MEASURES}
+        self.best = {s: (np.zeros(shape), np.full(shape, -1), np.ones(shape)) for s in MEASURES}
 
     def see(self, sequences: Sequence[np.ndarray], numbers: np.ndarray) -> None:
         self.ask(Index(sequences, self.m), numbers)
@@ -180,16 +182,22 @@ class Search:
     def ask(self, index: Index, numbers: np.ndarray) -> None:
         for i, piece in enumerate(self.pieces):
             for measure, (likeness, owner) in index.alike(piece, self.least).items():
-                self._keep(measure, i, likeness, np.asarray(numbers)[owner])
+                self._keep(measure, i, likeness, np.asarray(numbers)[owner], index.sizes[owner])
 
-    def _keep(self, measure: str, i: int, likeness: np.ndarray, number: np.ndarray) -> None:
-        value, known = self.best[measure]
-        both, names = np.append(value[i], likeness), np.append(known[i], number)
-        first = np.argsort(-both, kind="stable")[:KEPT]
-        value[i], known[i] = both[first], names[first]
+    def _keep(self, measure: str, i: int, *fresh: np.ndarray) -> None:
+        """fresh: likeness, number and size of training pieces."""
+        known = self.best[measure]
+        both = [np.append(old[i], new) for old, new in zip(known, fresh, strict=True)]
+        first = np.argsort(-both[0], kind="stable")[:KEPT]
+        for old, new in zip(known, both, strict=True):
+            old[i] = new[first]
 
     def found(self) -> dict[str, Shared]:
-        return {s: Shared(1 - value, known) for s, (value, known) in self.best.items()}
+        sizes = np.array([max(self.least, (p >= 0).sum()) for p in self.pieces]).reshape(-1, 1)
+        return {
+            s: Shared(1 - value, known, value * sizes / size if s != "shingles" else np.zeros_like(value))
+            for s, (value, known, size) in self.best.items()
+        }
 
 
 class Index:
@@ -205,6 +213,7 @@ class Index:
         fresh = np.append(True, (runs[1:] != runs[:-1]) | (owner[1:] != owner[:-1]))[: len(runs)]
         self.first = np.append(np.flatnonzero(fresh), len(runs))
         self.runs, self.owner = runs[fresh], owner[fresh]
+        self.sizes = np.array([max(1, int((s >= 0).sum())) for s in sequences])
         self.different = np.bincount(self.owner, minlength=len(sequences))  # runs of each sequence
 
     def alike(self, piece: np.ndarray, least: int = 0) -> dict[str, Likest]:

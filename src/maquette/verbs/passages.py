@@ -22,6 +22,7 @@ from maquette.verbs.copies import papers_of
 CALIBRATED = 400  # validation pieces that p-values are counted in, at most
 COUNTED = 400  # test pieces of which is said how many would be called copies, at most
 HALF = 0.5  # of a piece lies in one training piece, or it is close and no copy of that
+WHOLE = 0.9  # of a training piece lies in a piece, which is then a copy of it however much longer it is
 TOLD = 12  # pieces that audit.json names beside all copies, the most suspicious first
 
 
@@ -56,15 +57,16 @@ def copies_of(works: Works, corpus: Corpus, modality: Modality) -> Copies:
 def verdicts(found: Mapping[str, Shared], usual: Mapping[str, Shared]) -> list[Verdict]:
     """found: of the pieces, usual: of those that calibrate, by space. Each piece is judged by itself. Raises CorpusError."""
     told = judged(*({space: s.distances for space, s in both.items()} for both in (found, usual)))
-    nearest = np.stack([s.distances[:, 0] for s in found.values()]).min(0)
+    half = np.stack([s.distances[:, 0] for s in found.values()]).min(0) <= HALF
+    whole = np.stack([s.whole[:, 0] for s in found.values()]).max(0) >= WHOLE
     return [
-        replace(v, verdict="close") if v.verdict == "copy" and d > HALF else v
-        for v, d in zip(told, nearest, strict=True)
+        v if most or v.verdict != "copy" else replace(v, verdict="close")
+        for v, most in zip(told, half | whole, strict=True)
     ]
 
 
 def rows(found: Mapping[str, Shared], chosen: slice) -> dict[str, Shared]:
-    return {space: Shared(s.distances[chosen], s.train[chosen]) for space, s in found.items()}
+    return {space: Shared(s.distances[chosen], s.train[chosen], s.whole[chosen]) for space, s in found.items()}
 
 
 def traced(pieces: Sequence[Piece], modality: Modality) -> list[Traces]:
