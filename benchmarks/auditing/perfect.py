@@ -18,8 +18,9 @@ from maquette.features import BATCH, Pixels, judge_of
 from maquette.finding import Material
 from maquette.guard.policy import Gate
 from maquette.neighbours import distinct
-from maquette.verbs.audit import embed, search
+from maquette.verbs.audit import embed
 from maquette.verbs.audit import measure as findings_of
+from maquette.verbs.onepass import search
 
 DRAWS, SHOWN = 100, 200  # draws, pictures of either kind in each
 AUDITS, JUDGED = 10, 1_000  # whole audits, pictures of either kind in each
@@ -47,7 +48,7 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
         pool = tensor(pictures[TRAIN + HELD : TRAIN + HELD + 2 * DRAWS * SHOWN])
         spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
         features = embed(spaces, pool.split(BATCH))
-        distances = {s: n.distance for s, n in search(spaces, features, corpus).items()}
+        distances = {s: n.distance[:, 0] for s, n in search(spaces, features, corpus).items()}
         return within(distances) | gates(features, distances, embed(spaces, [corpus.tensor("train", JUDGED).x]))
 
 

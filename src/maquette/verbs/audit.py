@@ -20,7 +20,7 @@ from maquette.errors import CorpusError, RunError, SettingError
 from maquette.features import BATCH, Known, Lent, Pixels, judge_of
 from maquette.finding import Finding, Material
 from maquette.loop import pick_device
-from maquette.neighbours import Nearest, distinct
+from maquette.neighbours import Several, distinct
 from maquette.page import Exhibit, Section, figures, histogram, page, table
 from maquette.piece import Modality
 from maquette.run import Run, identity
@@ -32,6 +32,7 @@ from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
 from maquette.verbs.lending import chosen
+from maquette.verbs.onepass import Kept, View, finite, gaps
 from maquette.verbs.telling import labels_told, teller_of, unlabelled
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
@@ -200,27 +201,30 @@ def assess(
     held = min(corpus.size("test"), max(len(generated), MOST))
     made = embed(spaces, generated.split(BATCH))
     test = embed(spaces, (b.x for b in corpus.once("test", BATCH, held)))
-    train = embed(spaces, (b.x for b in corpus.once("train", BATCH, min(len(generated), corpus.size("train")))))
-    nearest = search(spaces, {s: torch.cat([made[s], test[s]]) for s in spaces}, corpus)
+    nearest = {s: Several(torch.cat([made[s], test[s]])) for s in spaces}
+    kept = {s: Kept(corpus.size("train")) for s in spaces}
+    views = [View(s, spaces[s].embed, looker) for s in spaces for looker in (nearest[s], kept[s])]
+    told = copies.copies(generated, corpus, known, views)
     teller = teller_of(known, corpus)
     labels = None if teller is None or held < FEWEST else labels_told(teller, generated, asked, corpus, held)
     found: list[Finding] = []
     notes, distances, features, few = [], {}, {}, min(held, len(generated)) < FEWEST
     for space in spaces:
-        to_train = nearest[space].distance.split([len(generated), held])
+        to_train = nearest[space].distance[:, 0].split([len(generated), held])
         distances[space] = to_train
-        kept = distinct(test[space])
-        notes += repeats(made[space], test[space], kept, space, noun)
-        features[space] = made[space], test[space][kept]
-        gaps = copies.gaps(spaces[space], nearest[space].index, corpus).split([len(generated), held])
-        material = Material(space, noun, made[space], test[space][kept], train[space], *to_train, seed, gaps=gaps)
+        single = distinct(test[space])
+        notes += repeats(made[space], test[space], single, space, noun)
+        features[space] = made[space], test[space][single]
+        train = kept[space].spread(min(len(generated), corpus.size("train")))
+        apart = gaps(kept[space], nearest[space].index[:, 0]).split([len(generated), held])
+        material = Material(space, noun, made[space], test[space][single], train, *to_train, seed, gaps=apart)
         material = replace(material, labels=labels) if space == "judge" else material
-        found += [] if few or len(kept) < FEWEST else measure(material)
+        found += [] if few or len(single) < FEWEST else measure(material)
     if few:
         notes.append(f"fewer than {FEWEST} generated or held-out {noun}: nothing was measured against them")
     pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
     notes += [why for why in [unlabelled(corpus)] if why and teller is None]
-    said, told = verdict(found, pairs, noun, held), copies.copies(generated, corpus, known)
+    said = verdict(found, pairs, noun, held)
     found += copies.finding(told, noun)
     said = (*said[:2], said[2] + copies.added(told))
     return Evidence(tuple(found), said, tuple(notes), pairs, distances, known, features, told)
@@ -247,21 +251,7 @@ def embed(spaces: dict[str, Any], batches: Iterable[Tensor]) -> dict[str, Tensor
     for x in batches:
         for space, embedder in spaces.items():
             rows[space].append(embedder.embed(x))
-    found = {s: torch.cat(r) if r else torch.zeros(0, 1) for s, r in rows.items()}
-    for space, features in found.items():
-        if not features.isfinite().all():
-            raise RunError(f"the features in {space} are not all finite numbers; nothing can be measured in them")
-    return found
-
-
-def search(spaces: dict[str, Any], queries: dict[str, Tensor], corpus: Corpus) -> dict[str, Nearest]:
-    """The nearest training piece of each query in each space; the train split streams by once and is never held."""
-    nearest = {s: Nearest(q) for s, q in queries.items()}
-    for batch in corpus.once("train", 4 * BATCH):
-        features = embed(spaces, batch.x.split(BATCH))
-        for space, rows in features.items():
-            nearest[space].see(rows, batch.index)
-    return nearest
+    return {s: finite(torch.cat(r) if r else torch.zeros(0, 1), s) for s, r in rows.items()}
 
 
 def measure(material: Material) -> list[Finding]:
@@ -273,7 +263,7 @@ def measure(material: Material) -> list[Finding]:
     return found
 
 
-def closest(nearest: dict[str, Nearest], distances: dict[str, tuple[Tensor, Tensor]], n: int) -> tuple[Pair, ...]:
+def closest(nearest: dict[str, Several], distances: dict[str, tuple[Tensor, Tensor]], n: int) -> tuple[Pair, ...]:
     """Every generated piece with its nearest training piece, the most suspicious first: by the distance in the space where it is
     smallest beside what is usual for held-out pieces."""
     spaces = list(distances)
@@ -284,7 +274,7 @@ def closest(nearest: dict[str, Nearest], distances: dict[str, tuple[Tensor, Tens
         space = spaces[int(which[i])]
         made, test = distances[space]
         share = float((test < made[i]).double().mean()) if len(test) else float("nan")
-        pairs.append(Pair(i, int(nearest[space].index[i]), space, share))
+        pairs.append(Pair(i, int(nearest[space].index[i, 0]), space, share))
     return tuple(pairs[:n])
 
 
