@@ -35,7 +35,23 @@ def test_the_score_falls_with_every_kind_that_is_dropped():
 def test_the_finding_stands_beside_its_floor_within_its_interval():
     x = torch.randn(2, 100, 8, generator=torch.Generator().manual_seed(1))
     (found,) = vendi.measure(material(x[0], x[1]))
-    assert found.low <= found.value <= found.high and found.reference == pytest.approx(vendi.vendi(x[1]))
+    assert found.low <= found.value <= found.high and found.reference == pytest.approx(vendi.vendi(x[1] - x[1].mean(0)))
+
+
+def test_the_score_does_not_depend_on_where_nought_lies():
+    x = torch.randn(2, 100, 8, generator=torch.Generator().manual_seed(1)).double()
+    (here,), (far,) = (vendi.measure(material(x[0] + at, x[1] + at)) for at in (0.0, 50.0))
+    assert far.value == pytest.approx(here.value) and far.reference == pytest.approx(here.reference)
+    assert vendi.vendi(x[0] + 50) < 1.1  # from afar any two are alike
+
+
+def test_dropping_a_kind_in_the_middle_of_the_others_lowers_the_score():
+    around = torch.eye(6).double().repeat_interleave(20, 0) + 3
+    middle = around.mean(0) + 0.3 * torch.randn(120, 6, generator=torch.Generator().manual_seed(0)).double()
+    train = torch.cat([around, middle])
+    (whole,), (dropped,) = (vendi.measure(material(x, train)) for x in (train, around))
+    assert vendi.vendi(around) > vendi.vendi(train)
+    assert dropped.value < whole.value
 
 
 def test_the_score_is_the_published_one_on_a_case_worked_by_hand():
@@ -54,7 +70,9 @@ def test_pieces_without_direction_are_one_kind_of_their_own():
 
 def test_fewer_real_ones_are_compared_with_as_few_generated():
     (found,) = vendi.measure(material(torch.eye(8), torch.eye(8)[:5]))
-    assert found.value == pytest.approx(5) and found.reference == pytest.approx(5) and found.n == 5
+    assert (
+        found.n == 5 and found.value == pytest.approx(4) and found.reference == pytest.approx(4)
+    )  # five span four directions
 
 
 def normal(n: int, d: int, seed: int) -> torch.Tensor:

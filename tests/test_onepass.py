@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maquette.corpus import Corpus
 from maquette.errors import RunError
-from maquette.features import Known, Pixels, judge_of
+from maquette.features import Known, Untrained, judge_of
 from maquette.finding import Finding, Material
 from maquette.neighbours import Several, distinct
 from maquette.verbs.audit import assess, measure
@@ -44,7 +44,7 @@ def plainly(generated: Tensor, corpus: Corpus, space: str, embed) -> list[Findin
 
 def test_the_figures_are_those_of_plain_searches(corpus: Corpus, judge: Known) -> None:
     found = assess(made(corpus), corpus, judge=judge)
-    for space, embedder in (("judge", judge.judge), ("pixels", Pixels(corpus.spec.space))):
+    for space, embedder in (("judge", judge.judge), ("pixels", Untrained(corpus.spec.space))):
         for plain in plainly(made(corpus), corpus, space, embedder.embed):
             mine = found.find(plain.name, space)
             values = mine.value, mine.low, mine.high, mine.reference
@@ -74,7 +74,7 @@ def test_an_audit_reads_the_train_split_once_and_embeds_each_piece_once(
 
     monkeypatch.setattr(Corpus, "once", counted)
     counting("judge", type(judge.judge))
-    counting("pixels", Pixels)
+    counting("pixels", Untrained)
     assess(generated, corpus, judge=judge)
     asked = len(generated) + corpus.size("test")
     assert passes == [None]
@@ -83,7 +83,7 @@ def test_an_audit_reads_the_train_split_once_and_embeds_each_piece_once(
 
 
 def test_views_of_one_embedder_share_what_it_says(corpus: Corpus) -> None:
-    pixels, calls = Pixels(corpus.spec.space), []
+    pixels, calls = Untrained(corpus.spec.space), []
 
     def embed(x: Tensor) -> Tensor:
         calls.append(len(x))
@@ -130,7 +130,7 @@ def test_the_gap_of_a_training_piece_is_to_its_nearest_other_one(corpus: Corpus,
 
 
 def test_a_search_finds_the_nearest_training_piece_in_each_space(corpus: Corpus) -> None:
-    pixels = Pixels(corpus.spec.space)
+    pixels = Untrained(corpus.spec.space)
     found = search({"pixels": pixels}, {"pixels": pixels.embed(corpus.tensor("train").x[:5])}, corpus)["pixels"]
     assert found.index[:, 0].tolist() == corpus.tensor("train").index[:5].tolist()
     assert found.distance[:, 0].tolist() == [0.0] * 5

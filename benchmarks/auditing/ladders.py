@@ -21,7 +21,7 @@ from auditing.measures import HELD, TRAIN, blurred, corpus_of, mnist, tensor
 from torch import Tensor
 
 from maquette.corpus import Corpus
-from maquette.features import Pixels, judge_of
+from maquette.features import Untrained, judge_of
 from maquette.finding import interval
 from maquette.metrics.diversity import covered, recalled
 from maquette.metrics.fidelity import (
@@ -113,7 +113,7 @@ def between(measured: Tensor, drawn: Tensor, a: int, b: int) -> tuple[float, flo
 
 
 def scenes(corpus: Corpus, pool: Tensor, digits: Tensor, name: str, seed: int) -> dict[str, Scene]:
-    spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
+    spaces = {"judge": judge_of(corpus).judge, "pixels": Untrained(corpus.spec.space)}
     test, train = (embed(spaces, iter([corpus.tensor(split, SHOWN).x])) for split in ("test", "train"))
     climbed = list(rungs(name, pool, digits, seed))
     made = [embed(spaces, iter([x])) for x, _ in climbed]
@@ -148,7 +148,7 @@ def figures(s: Scene, seed: int) -> dict[str, Values]:
         "density": by_rung(s, lambda x, u, v: _mean(crowd(x, s.test) / K, u)),
         "recall": by_rung(s, lambda x, u, v: _mean(recalled(x, s.test), v)),
         "coverage": by_rung(s, lambda x, u, v: _mean(covered(x, s.test), v)),
-        "Vendi": by_rung(s, lambda x, u, v: torch.tensor([vendi(x, w) for w in u])),
+        "Vendi": by_rung(s, lambda x, u, v: torch.tensor([vendi(x - s.train.mean(0), w) for w in u])),
         "lost kinds": _lost(s, seed),
     }
     return found | ({"FD extrapolated": _extrapolated(s, seed)} if s.test.shape[1] <= WIDEST else {})

@@ -14,7 +14,7 @@ import torch
 from auditing.measures import HELD, TRAIN, corpus_of, mnist, tensor
 
 from maquette.copying import c_t
-from maquette.features import BATCH, Pixels, judge_of
+from maquette.features import BATCH, Untrained, judge_of
 from maquette.finding import Material
 from maquette.guard.policy import Gate
 from maquette.neighbours import distinct
@@ -46,7 +46,7 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
         pictures, _ = mnist(seeds[0])
         corpus = corpus_of(Path(place) / "mnist", pictures[: TRAIN + HELD])
         pool = tensor(pictures[TRAIN + HELD : TRAIN + HELD + 2 * DRAWS * SHOWN])
-        spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
+        spaces = {"judge": judge_of(corpus).judge, "pixels": Untrained(corpus.spec.space)}
         features = embed(spaces, pool.split(BATCH))
         distances = {s: n.distance[:, 0] for s, n in search(spaces, features, corpus).items()}
         return within(distances) | gates(features, distances, embed(spaces, [corpus.tensor("train", JUDGED).x]))

@@ -17,7 +17,7 @@ from torch import Tensor
 from maquette import catalog, files
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, SettingError
-from maquette.features import BATCH, Known, Lent, Pixels, judge_of
+from maquette.features import BATCH, Known, Lent, Untrained, judge_of
 from maquette.finding import Finding, Material
 from maquette.loop import pick_device
 from maquette.neighbours import Several, distinct
@@ -197,7 +197,7 @@ def assess(
     if generated.shape[1:] != corpus.spec.space.shape:
         raise SettingError(f"pieces of shape {corpus.spec.space.shape} are judged; {tuple(generated.shape[1:])} came")
     known = judge or judge_of(corpus)
-    spaces = {"judge": known.judge, "pixels": Pixels(corpus.spec.space)}
+    spaces = {"judge": known.judge, "pixels": Untrained(corpus.spec.space)}
     held = min(corpus.size("test"), max(len(generated), MOST))
     made = embed(spaces, generated.split(BATCH))
     test = embed(spaces, (b.x for b in corpus.once("test", BATCH, held)))
@@ -381,7 +381,7 @@ def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[s
         **about,
         "corpus": {"name": corpus.facts["name"], "fingerprint": corpus.fingerprint},
         "judge": {"hash": evidence.judge.hash, "words": evidence.judge.words},
-        "pixels": {"hash": (pixels := Pixels(corpus.spec.space)).hash, "words": pixels.words},
+        "pixels": {"hash": (pixels := Untrained(corpus.spec.space)).hash, "words": pixels.words},
         "verdict": list(evidence.verdict),
         "notes": list(evidence.notes),
         "findings": [asdict(f) for f in evidence.findings],
@@ -394,13 +394,13 @@ def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Mod
     noun = modality.pretty or "pieces"
     about_words = (
         f"{told(about)}; corpus {corpus.facts['name']} ({corpus.fingerprint}). Judge: {evidence.judge.words}, {evidence.judge.hash}. "
-        f"Pixels: {Pixels(corpus.spec.space).hash}."
+        f"Pixels: {Untrained(corpus.spec.space).hash}."
     )
     sections = [_samples(generated, corpus, modality, noun), _pairs(evidence, generated, corpus, modality, about, noun)]
     if evidence.findings:
         lead = (
             "Floor: the same figure with real training pieces in the place of generated ones. Judge: the encoder named "
-            "above; pixels: plain averages of pixels, a cross-check that nobody trained. Intervals by bootstrap."
+            f"above; pixels: {Untrained(corpus.spec.space).words}, a cross-check. Intervals by bootstrap."
         )
         sections += [_novelty(evidence, noun), Section("All figures", lead, table(evidence.findings))]
     if evidence.notes:
