@@ -3,7 +3,7 @@
 A figure is monotone on a ladder where no step goes the wrong way by more than chance (the interval of the step from paired resamples lies
 wholly on the wrong side of 0) and the way from the first to the last goes the right way by more than chance. Which figures must move, and
 where to, is the table MUST, written before measuring: under blur precision and density may rise, for the mean of many pieces lies among
-them; noise raises Vendi and may raise recall, whose balls grow; dropped kinds touch neither precision nor density.
+them; noise may raise Vendi and recall, whose balls grow; dropped kinds touch neither precision nor density.
 """
 
 from __future__ import annotations

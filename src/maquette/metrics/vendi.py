@@ -47,5 +47,5 @@ def measure(m: Material) -> list[Finding]:
     made, real = m.generated[:n] - middle, m.train[:n] - middle
     value, floor = vendi(made), vendi(real)
     low, high = vendi_interval(made, m.seed)
-    sentence = f"{n:,} {m.noun} are worth {value:.3g} wholly different ones; as many real ones are worth {floor:.3g}. Noise raises it."
+    sentence = f"{n:,} {m.noun} are worth {value:.3g} wholly different ones; as many real ones are worth {floor:.3g}. Noise can raise it."
     return [Finding("Vendi score", m.space, value, low, high, floor, n, "near", sentence, "pieces")]
