@@ -172,11 +172,11 @@ def _mean(scores: Tensor, weights: Tensor) -> Tensor:
 
 def _lost(s: Scene, seed: int) -> Values:
     middle = centres(s.train.double(), min(MOST, len(s.train) // MEMBERS), seed)
-    shares = assigned(s.train.double(), middle).bincount(minlength=len(middle)).double() / len(s.train)
+    real = assigned(s.train.double(), middle).bincount(minlength=len(middle))
 
     def value(x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         one_hot = torch.nn.functional.one_hot(assigned(x.double(), middle), len(middle)).double()
-        return torch.stack([lost(c.round().long(), shares).sum() for c in u @ one_hot])
+        return torch.stack([lost(c.round().long(), real).sum() for c in u @ one_hot])
 
     return by_rung(s, value)
 
