@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from maquette.corpus import Corpus
-from maquette.errors import RunError
+from maquette.errors import RunError, StorageError
 from maquette.features import Known, Untrained, judge_of
 from maquette.finding import Finding, Material
 from maquette.neighbours import Several, distinct
+from maquette.verbs import onepass
 from maquette.verbs.audit import assess, measure
-from maquette.verbs.onepass import Kept, View, gaps, go_by, search
+from maquette.verbs.onepass import Kept, View, gaps, go_by
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,15 @@ def test_what_is_too_large_to_be_kept_in_memory_lies_in_a_file_that_leaves_nothi
     assert torch.equal(gaps(small, numbers), gaps(large, numbers)) and not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_named_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(onepass, "_reserve", full)
+    with pytest.raises(StorageError, match="features of 20 training pieces need 480 bytes"):
+        Kept(20, largest=100).see(torch.zeros(7, 6), torch.arange(7))
+
+
 def test_the_gap_of_a_training_piece_is_to_its_nearest_other_one(corpus: Corpus, judge: Known) -> None:
     rows = judge.judge.embed(corpus.tensor("train").x)
     rows[7] = rows[30]  # twins lie at no distance from each other
@@ -129,9 +139,10 @@ def test_the_gap_of_a_training_piece_is_to_its_nearest_other_one(corpus: Corpus,
     assert gaps(kept, numbers[place])[4:].tolist() == [0, 0]
 
 
-def test_a_search_finds_the_nearest_training_piece_in_each_space(corpus: Corpus) -> None:
+def test_a_search_finds_the_nearest_training_piece(corpus: Corpus) -> None:
     pixels = Untrained(corpus.spec.space)
-    found = search({"pixels": pixels}, {"pixels": pixels.embed(corpus.tensor("train").x[:5])}, corpus)["pixels"]
+    found = Several(pixels.embed(corpus.tensor("train").x[:5]))
+    go_by(corpus, [View("pixels", pixels.embed, found)])
     assert found.index[:, 0].tolist() == corpus.tensor("train").index[:5].tolist()
     assert found.distance[:, 0].tolist() == [0.0] * 5
 

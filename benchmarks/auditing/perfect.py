@@ -17,10 +17,10 @@ from maquette.copying import c_t
 from maquette.features import BATCH, Untrained, judge_of
 from maquette.finding import Material
 from maquette.guard.policy import Gate
-from maquette.neighbours import distinct
+from maquette.neighbours import Several, distinct
 from maquette.verbs.audit import embed
 from maquette.verbs.audit import measure as findings_of
-from maquette.verbs.onepass import search
+from maquette.verbs.onepass import View, go_by
 
 DRAWS, SHOWN = 100, 200  # draws, pictures of either kind in each
 AUDITS, JUDGED = 10, 1_000  # whole audits, pictures of either kind in each
@@ -48,7 +48,9 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
         pool = tensor(pictures[TRAIN + HELD : TRAIN + HELD + 2 * DRAWS * SHOWN])
         spaces = {"judge": judge_of(corpus).judge, "pixels": Untrained(corpus.spec.space)}
         features = embed(spaces, pool.split(BATCH))
-        distances = {s: n.distance[:, 0] for s, n in search(spaces, features, corpus).items()}
+        nearest = {s: Several(features[s]) for s in spaces}
+        go_by(corpus, [View(s, spaces[s].embed, nearest[s]) for s in spaces])
+        distances = {s: n.distance[:, 0] for s, n in nearest.items()}
         return within(distances) | gates(features, distances, embed(spaces, [corpus.tensor("train", JUDGED).x]))
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maquette.corpus import Corpus
-from maquette.errors import RunError
+from maquette.errors import RunError, StorageError
 from maquette.features import BATCH
 from maquette.neighbours import Several
 
@@ -52,13 +53,6 @@ def finite(features: Tensor, space: str) -> Tensor:
     return features
 
 
-def search(spaces: Mapping[str, Any], queries: Mapping[str, Tensor], corpus: Corpus) -> dict[str, Several]:
-    """The nearest training piece of each query in each space."""
-    nearest = {s: Several(q) for s, q in queries.items()}
-    go_by(corpus, [View(s, spaces[s].embed, nearest[s]) for s in spaces])
-    return nearest
-
-
 class Kept:
     """What an embedder says of each of n pieces, in their order: rows (n, D) float32, numbers (n,).
 
@@ -83,11 +77,27 @@ class Kept:
 
 
 def room(n: int, width: int, largest: int) -> Tensor:
-    """(n, width) float32, in memory or in a file."""
-    if 4 * n * width <= largest:
+    """(n, width) float32, in memory or in a file. Raises StorageError."""
+    size = 4 * n * width
+    if size <= largest:
         return torch.empty(n, width)
     with tempfile.TemporaryFile() as file:
-        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=(n, width)))
+        try:
+            _reserve(file.fileno(), size)
+        except OSError as error:
+            raise StorageError(
+                f"the features of {n:,} training pieces need {size:,} bytes in {tempfile.gettempdir()} ({error.strerror}); make room there, "
+                "or name a folder on a larger disk in TMPDIR"
+            ) from None
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(n, width)))
+
+
+def _reserve(file: int, size: int) -> None:
+    """All of it at once, where the system can: a disk that fills up under a mapped file ends the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.truncate(file, size)
 
 
 def gaps(kept: Kept, index: Tensor) -> Tensor:
