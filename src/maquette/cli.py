@@ -79,6 +79,7 @@ def create(
     from maquette.provenance.finishing import Marks
     from maquette.verbs.train import usual_place
 
+    _take_cores()  # before training, whose own load would look like another's afterwards
     marks = Marks(labels)
     recipe = to_recipe(None, {"model": model, "minutes": minutes, "size": size, "seed": seed}, [])
     corpus = _prepare(source, None, "auto", [])
@@ -88,7 +89,6 @@ def create(
         return
     from maquette.run import Run
 
-    _take_cores()
     run = Run.open(place)
     _make(run, n, _wish(seed=seed or 0), None, marks=marks)
     _audit(run, None)
