@@ -64,8 +64,18 @@ def test_of_older_papers_the_number_is_left_as_it_is(type_in, run: Run, monkeypa
     assert torch.get_num_threads() == 1
 
 
-def test_an_audit_takes_the_idle_cores(type_in, run: Run) -> None:
-    assert type_in(2, "audit", run.path, "--samples", 1, "-o", "audit") == 0
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "gone"),
+        ("adapt", "gone", "corpus", "-o", "new"),
+        ("rate", "gone"),
+        ("tune", "gone"),
+        ("create", "gone"),
+    ],
+)
+def test_verbs_that_compute_take_the_idle_cores_before_anything_else(type_in, words: tuple[str, ...]) -> None:
+    assert type_in(2, *words) != 0  # there is no such folder
     assert torch.get_num_threads() == 2
 
 
