@@ -155,11 +155,11 @@ def audit(
     return write(evidence, generated, corpus, modality, folder, about)
 
 
-def corpus_of(run: Run) -> Corpus:
-    """The corpus where it lay when the run was trained. Raises CorpusError."""
+def corpus_of(run: Run, otherwise: str = "say where it is with --corpus") -> Corpus:
+    """The corpus where it lay when the run was trained. Raises CorpusError; otherwise: what to do where it is gone."""
     path = (run.path / run.facts["corpus"]["path"]).resolve()
     if not path.exists():
-        raise CorpusError(f"the corpus of {run.path} is no longer at {path}; say where it is with --corpus")
+        raise CorpusError(f"the corpus of {run.path} is no longer at {path}; {otherwise}")
     return Corpus.open(path)
 
 

@@ -97,7 +97,7 @@ def checked(run: Run, wish: Wish, corpus: Corpus | None = None) -> Corpus:
 
     if wish.liked:
         raise UsageError("--new and --liked both choose among draws; give one of them")
-    corpus = corpus or corpus_of(run)
+    corpus = corpus or corpus_of(run, "put it back there, or leave --new away: copies are told beside the corpus")
     if corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
         raise CorpusError(
             f"{corpus.path} is not the corpus {run.path} was trained on, or was prepared anew since; what is new cannot be told by it"
