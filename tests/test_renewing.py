@@ -70,7 +70,7 @@ def test_what_cannot_be_told_is_refused(run) -> None:
         checked(run, Wish(liked=True))
     assert checked(run, Wish()).fingerprint == run.facts["corpus"]["fingerprint"]
     run.facts["corpus"]["path"] = "../gone"
-    with pytest.raises(CorpusError, match="no longer at .*put it back there"):
+    with pytest.raises(CorpusError, match=r"no longer at .*put it back there"):
         checked(run, Wish())
 
 
