@@ -1,9 +1,9 @@
 """What may move of a model that is fitted to something new, and thin matrices (LoRA) as files in the layout of peft.
 
-adapter/adapter_model.safetensors   base_model.model.<layer>.lora_A.weight and lora_B.weight, as peft reads them
+adapter/adapter_model.safetensors   base_model.model.<layer>.lora_A.weight and lora_B.weight, as peft reads them; of a task also its head, whole
         adapter_config.json         rank, alpha and layers in peft's words
         counted.safetensors         buffers that were fitted on the way: statistics of norms, a density; peft does not read it
-        maquette.json               method, settings, and the fingerprint of the base it belongs to
+        maquette.json               method, settings, the fingerprint of the base it belongs to, and of a task how it stands on that
 
 Names and shapes of a transformer are those of `maquette export`: peft lays the adapter onto the exported base.
 """
@@ -120,7 +120,7 @@ def save_adapter(model: Model, folder: str | Path, facts: Mapping[str, Any]) -> 
         )
     told = {k: v for k, v in (model.adaptation or {}).items() if k != "phases"}
     with files.full_disk_in_words(Path(folder)), building(Path(folder)) as out:
-        _save(_to_peft(layers), out / WEIGHTS)
+        _save(_to_peft(layers) | {f"{BEFORE}{k}": v for k, v in _whole(model).items()}, out / WEIGHTS)
         _save(_counted(model), out / COUNTED)
         files.write_json(out / CONFIG, _config(model, layers))
         files.write_json(out / FACTS, {"version": VERSION, **told, **facts})
@@ -158,9 +158,15 @@ def _to_peft(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return found
 
 
+def _whole(model: Model) -> dict[str, Tensor]:
+    """All numbers of a task's head, which no base has: peft's modules_to_save."""
+    return {k: v for k, v in model.state_dict().items() if model.headed and under(k, model.heads)}
+
+
 def _counted(model: Model) -> dict[str, Tensor]:
     buffers = {n for n, _ in model.named_buffers()}
-    return {k: v for k, v in model.state_dict().items() if k in buffers and not under(k, model.teachers)}
+    elsewhere = (*model.teachers, *(model.heads if model.headed else ()))
+    return {k: v for k, v in model.state_dict().items() if k in buffers and not under(k, elsewhere)}
 
 
 def _config(model: Model, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
@@ -182,8 +188,21 @@ def _config(model: Model, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         "target_modules": sorted(layers),
         "rank_pattern": less,
         "alpha_pattern": {name: scale * r for name, r in less.items()},
-        "modules_to_save": None,
+        "modules_to_save": _modules(model) or None,
     }
+
+
+def _modules(model: Model) -> list[str]:
+    """The parts of a task's head as peft finds them, by how a name ends: the largest whose name ends that of no other module."""
+    if not model.headed:
+        return []
+    known, found = dict(model.named_modules()), list[str]()
+    for name, module in known.items():
+        ends = [n for n in known if n.endswith(name)]
+        new = under(name, model.heads) and not under(name, found)
+        if name and new and module.state_dict() and all(under(n, model.heads) for n in ends):
+            found.append(name)
+    return found
 
 
 def facts_of(folder: str | Path) -> dict[str, Any]:
@@ -208,7 +227,8 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
 def load_adapter(model: Model, folder: str | Path, weight: float = 1.0) -> None:
     """Add `weight` times an adapter onto a plain model of its base, in place; several add up: W + sum of w_i B_i A_i.
 
-    What was counted is mixed where mixing has a sense (statistics of norms); all else is the adapter's from weight 0.5 on. Raises RunError.
+    What was counted is mixed where mixing has a sense (statistics of norms); all else is the adapter's from weight 0.5 on. A head takes the
+    place of the model's. Raises RunError, UsageError.
     """
     facts_of(folder)
     config, tensors, counted = _read(Path(folder))
@@ -217,6 +237,7 @@ def load_adapter(model: Model, folder: str | Path, weight: float = 1.0) -> None:
         if name == HEAD and _tied(model):
             continue
         _add(layers.get(name), name, tensors, weight * _scale(config, name), folder)
+    _set(model, {k: v for k, v in tensors.items() if ".lora_" not in k}, weight, folder)
     _count(model, counted, weight)
 
 
@@ -240,6 +261,20 @@ def _add(layer: nn.Module | None, name: str, tensors: Mapping[str, Tensor], scal
             whole.add_(change.to(whole), alpha=scale)
             return
     raise RunError(f"the adapter at {folder} does not fit this model: {name} is missing or of another shape")
+
+
+def _set(model: Model, heads: Mapping[str, Tensor], weight: float, folder: str | Path) -> None:
+    """Put a head in the place of the one that is there. Raises RunError, UsageError for a part of a head."""
+    if heads and weight != 1:
+        raise UsageError(
+            f"the adapter at {folder} holds a whole head, which is there or not; its weight is 1, {weight:g} came"
+        )
+    own = model.state_dict()
+    for key, theirs in heads.items():
+        name = key.removeprefix(BEFORE)
+        if name not in own or own[name].shape != theirs.shape:
+            raise RunError(f"the adapter at {folder} does not fit this model: {name} is missing or of another shape")
+        own[name].copy_(theirs)
 
 
 def _from_peft(name: str, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from maquette import catalog
 from maquette.adapting import facts_of, load_adapter, merged, parse_adapter, save_adapter
 from maquette.building import building
-from maquette.errors import RunError
+from maquette.errors import RunError, UsageError
 from maquette.files import (
     checksum,
     fingerprint,
@@ -173,12 +173,26 @@ class Run:
         """What LoRA learnt, alone, as adapter/ of this run; a run of another method has none."""
         if self.recipe.adapter.get("method") == "lora":
             base = self.facts["start"]
-            save_adapter(self.trained(), self.path / "adapter", {"base": base["fingerprint"], "run": base["run"]})
+            model = self.trained()
+            told = {"base": base["fingerprint"], "run": base["run"]}
+            save_adapter(model, self.path / "adapter", told | ({"task": self.told} if model.headed else {}))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What rebuilds this run's model and reads pieces for it, but for its weights; no folder of this machine is in it."""
+        recipe = self.recipe.model_dump(mode="json") | {"start": None}  # nothing of this machine
+        corpus = {k: v for k, v in self.facts["corpus"].items() if k != "path"}
+        return {"recipe": recipe, "spec": self.facts["spec"], "corpus": corpus}
 
     def lay_on(self, model: Model, adapter: str) -> None:
         """Add an adapter, asked for as `runs/style:0.7`, onto this run's model. Raises RunError for one of another base, UsageError."""
         folder, weight = parse_adapter(adapter)
-        if (base := facts_of(folder)).get("base") != identity(self):
+        base = facts_of(folder)
+        if base.get("task") and not model.headed:
+            raise UsageError(
+                f"the adapter {adapter} holds a task, which makes nothing: give it a piece to speak of, with --source"
+            )
+        if base.get("base") != identity(self):
             raise RunError(
                 f"the adapter {adapter} belongs to another base, {base.get('run')}, or to other weights of it than {self.path} has now; "
                 f"generate from its own base, or adapt {self.path} again"

@@ -19,7 +19,7 @@ from maquette.provenance.finishing import Marks
 from maquette.run import Run
 from maquette.space import SampleRequest
 from maquette.verbs.generate import Wish, papers
-from maquette.verbs.heads import is_task
+from maquette.verbs.heads import answers, is_task, laid
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Answer:
 @torch.inference_mode()
 def answer(run: Run, wish: Wish, device: str = "auto") -> Answer:
     """Raises UsageError for a run of another kind and where no source is given, ContentError or Unreadable for its file."""
-    if not is_task(run.stage):
+    if not answers(run, wish.adapters):
         raise UsageError(
             f"{run.path} is a run of {run.recipe.model}, which makes pieces; a run of `maquette adapt --task` answers"
         )
     if not wish.source:
         raise UsageError(
-            f"{run.path} is a run of {run.stage}, which says something about a piece: give one with --source"
+            f"{run.path} is asked by {run.stage if is_task(run.stage) else 'an adapter'}, which says something about a piece: give one with --source"
         )
-    modality = catalog.modality(run.facts["corpus"]["modality"])
-    model = run.load_model(pick_device(device))
+    run, model = laid(run, wish.adapters)
+    modality, model = catalog.modality(run.facts["corpus"]["modality"]), model.to(pick_device(device))
     if hasattr(model, "restored"):
         return _whole(run, model, modality, wish)
     if wish.keep:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from maquette import catalog
+from maquette.adapting import facts_of, parse_adapter
 from maquette.corpus import Corpus
-from maquette.errors import SettingError, SpaceError
+from maquette.errors import SettingError, SpaceError, UsageError
 from maquette.loop import plan
 from maquette.recipe import Recipe, make_recipe
 from maquette.run import Run
+from maquette.space import Model
+from maquette.starting import warm
 
 FEWEST = 4  # training pieces of which the answer is known
 
@@ -20,6 +23,31 @@ FEWEST = 4  # training pieces of which the answer is known
 def is_task(name: str) -> bool:
     """Whether a model is a task head."""
     return name in catalog.names("tasks")
+
+
+def answers(run: Run, adapters: Sequence[str] = ()) -> bool:
+    """Whether a run says something about pieces: by itself, or by an adapter that holds a task."""
+    return is_task(run.stage) or any(facts_of(parse_adapter(a)[0]).get("task") for a in adapters)
+
+
+def laid(base: Run, adapters: Sequence[str] = ()) -> tuple[Run, Model]:
+    """A run that answers and its model: a run of a task, or a run of another kind with the adapter of a task on it, as `adapt --task` made
+    it by LoRA. Raises UsageError for several tasks, RunError for another base."""
+    run, model, more = base, None, list(adapters)
+    if not is_task(base.stage):
+        tasks = [a for a in adapters if facts_of(parse_adapter(a)[0]).get("task")]
+        if len(tasks) != 1 or len(adapters) > 1:
+            raise UsageError(f"one adapter with a task answers, and no other beside it; {', '.join(adapters)} came")
+        told = facts_of(parse_adapter(tasks[0])[0])["task"]
+        run = Run(
+            (base.codec or base).path, make_recipe(told["recipe"]), {"spec": told["spec"], "corpus": told["corpus"]}
+        )
+        model = run.plain()
+        warm(model, run.stage, base.codec or base)
+    model = model or run.load_model()
+    for adapter in more:
+        run.lay_on(model, adapter)
+    return run, model.eval().requires_grad_(False)
 
 
 def head_recipe(
