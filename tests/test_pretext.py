@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from maquette import catalog
+from maquette.api import to_recipe
 from maquette.condition import Condition, Field
 from maquette.errors import MaquetteError, RunError, SettingError, SpaceError, UnknownName, UsageError
 from maquette.features import train_judge
@@ -28,12 +30,13 @@ from maquette.nets.turns import drawn_turns, turned, turns
 from maquette.nets.views import box, view
 from maquette.probing import Labelled, compare, knn, linear_probe, probe
 from maquette.recipe import make_recipe
-from maquette.run import Run
+from maquette.run import Run, identity
 from maquette.space import Batch, DataSpec, Model, SampleRequest, Space
+from maquette.verbs.adapt import adapt
 from maquette.verbs.audit import audit
 from maquette.verbs.generate import Wish, generate
 from maquette.verbs.pretrain import recipe_for
-from maquette.verbs.train import train
+from maquette.verbs.train import train, training
 
 TASKS = catalog.names("pretext")
 BODIES = {"vqvae": VQVAE, "vae": VAE, "gan": GAN, "flow": Flow}
@@ -415,6 +418,38 @@ def test_pieces_are_compared_through_the_eyes_of_a_pretext_run(model: str, pre: 
     run.load_model()
     with pytest.raises(SettingError, match="looks through"):
         catalog.trainable(model)(corpus.spec, perceptual="x").loss(corpus.tensor("test"), "model", 0.0)
+
+
+@pytest.mark.parametrize("model", ["vae", "vae+flow"])
+def test_the_eyes_are_found_from_any_folder_and_no_folder_of_this_machine_is_kept(
+    model: str, pre: Run, corpus, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(pre.path, tmp_path / "runs" / "pre")
+
+    def asked(place: str, steps: int = 4):
+        train = {"steps": steps, "threads": 1}
+        return make_recipe({"model": model, "size": "tiny", "models": {"vae": {"perceptual": place}}, "train": train})
+
+    monkeypatch.chdir(tmp_path)
+    events = training(corpus, asked("runs/pre"), Path("runs/mine"))
+    for event in events:
+        if event.step >= 2:
+            events.close()
+            break
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    whole = train(corpus, asked("../runs/pre"), Path("../runs/mine"))
+    assert whole.recipe.models["vae"]["perceptual"] == "../pre"
+    assert all(str(tmp_path) not in file.read_text() for file in whole.path.rglob("recipe.toml"))
+    stage = whole.codec or whole
+    assert stage.newest().facts["step"] == 4 and stage.facts["perceptual"] == identity(Run.open("../runs/pre"))
+    again = train(corpus, to_recipe("../runs/mine/recipe.toml", {}, []), Path("other/place"))
+    assert again.recipe.models["vae"]["perceptual"] == "../../../runs/pre"
+    styled = adapt(whole, corpus, Path("styled"), steps=2)
+    assert (styled.codec or styled).recipe.models["vae"]["perceptual"] == (
+        "../" * (2 + bool(styled.codec))
+    ) + "runs/pre"
 
 
 def test_eyes_that_do_not_fit_are_refused_in_words(pre: Run, corpus, tmp_path: Path) -> None:

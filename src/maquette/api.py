@@ -12,7 +12,7 @@ from maquette.guard.policy import Policy
 from maquette.piece import Piece
 from maquette.provenance.finishing import Marks
 from maquette.provenance.inspecting import Inspection
-from maquette.recipe import Recipe, load, make_recipe, override
+from maquette.recipe import Recipe, load, make_recipe, override, rebased
 from maquette.run import Run
 from maquette.verbs import adapt as _adapt
 from maquette.verbs import answer as _answer
@@ -191,7 +191,8 @@ def to_recipe(
 ) -> Recipe:
     """A recipe from a file or data, the choices that were made explicitly, and key=value lines."""
     if isinstance(base, str | Path):
-        base = load(Path(base))
+        base, place = load(Path(base)), Path(base).parent
+        base = rebased(base, place, Path()) if Run.exists(place) else base
     data = base.model_dump() if isinstance(base, Recipe) else dict(base or {})
     return override(make_recipe(data | {k: v for k, v in choices.items() if v is not None}), assignments)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maquette import catalog
 from maquette.errors import SettingError, UnknownName, UsageError
 
+RUNS = ("perceptual",)  # settings of a model that say where another run lies
 TABLES = ("prepare", "adapter", "train")  # of a recipe, beside those of its models
 Size = Literal["tiny", "small", "medium", "large"]
 
@@ -93,6 +95,19 @@ def settled_adapter(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(prior, int | float) or not 0 <= prior < 1:
         raise SettingError(f"adapter.prior should be a share of each batch in [0, 1); {prior!r} came")
     return {"method": method, "prior": float(prior)} | catalog.check(catalog.find("adapters", method), own, method)
+
+
+def rebased(recipe: Recipe, old: Path, new: Path) -> Recipe:
+    """The recipe with the paths among its models' settings, which were told from folder `old`, told from folder `new`: what is typed is told
+    from where one stands, what a run keeps from the run's own folder, so that both may be moved or read from anywhere."""
+
+    def told(name: str, value: Any) -> Any:
+        if name not in RUNS or not isinstance(value, str):
+            return value
+        return Path(os.path.relpath((Path(old) / value).resolve(), Path(new).resolve())).as_posix()
+
+    models = {stage: {k: told(k, v) for k, v in table.items()} for stage, table in recipe.models.items()}
+    return recipe.model_copy(update={"models": models})
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:

@@ -10,7 +10,7 @@ from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.errors import SettingError
 from maquette.loop import only_here, plan
-from maquette.recipe import Recipe
+from maquette.recipe import Recipe, rebased
 from maquette.run import Run
 from maquette.verbs.drive import Progress
 from maquette.verbs.fitting import fitted_to
@@ -76,4 +76,4 @@ def adapted(run: Run, method: str, given: Mapping[str, Any]) -> Recipe:
         "minutes": None,
         "train": {**run.recipe.train, "steps": None, **training},
     }
-    return run.recipe.model_copy(update=changes)
+    return rebased(run.recipe, run.path, Path()).model_copy(update=changes)

@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from maquette import catalog
+from maquette import catalog, files
 from maquette.building import building
 from maquette.corpus import Corpus
 from maquette.errors import RunError, SettingError, TrainingError
@@ -20,7 +20,7 @@ from maquette.loop import Plan, TrainState, agreed, loop, make_plan, only_here, 
 from maquette.nets.perception import lend_eyes
 from maquette.partners import Partners
 from maquette.prior import beside, prior_of
-from maquette.recipe import Recipe, differences, settle
+from maquette.recipe import Recipe, differences, rebased, settle, to_toml
 from maquette.run import Run, identity
 from maquette.space import Codec, DataSpec, Model
 from maquette.starting import nothing_fits, warm
@@ -100,6 +100,7 @@ def frozen_codec(start: Run, place: Path) -> Run:
             source = start.path / "codec"
             newest = start.codec.newest(("averaged",))  # type: ignore[union-attr]
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=_all_but(newest.path.name))  # type: ignore[union-attr]
+            files.write_text(folder / "recipe.toml", to_toml(rebased(start.codec.recipe, source, place)))  # type: ignore[union-attr]
 
     if not agreed(int(Run.exists(place))):
         only_here(copy)
@@ -225,11 +226,15 @@ def usual_place(corpus: Corpus, recipe: Recipe) -> Path:
 
 
 def _same(run: Run, settled: Recipe, corpus: Corpus) -> bool:
-    return not differences(run.recipe, settled) and run.facts["corpus"]["fingerprint"] == corpus.fingerprint
+    return (
+        not differences(run.recipe, rebased(settled, Path(), run.path))
+        and run.facts["corpus"]["fingerprint"] == corpus.fingerprint
+    )
 
 
 def _open_or_create(path: Path, recipe: Recipe, corpus: Corpus, spec: DataSpec, **facts: Any) -> Run:
     """The run at `path` if it is this recipe on this corpus, or a new one. Raises RunError saying what differs."""
+    recipe = rebased(recipe, Path(), path)
     if agreed(int(Run.exists(path))):
         run = Run.open(path)
         if changes := differences(run.recipe, recipe):
@@ -319,7 +324,7 @@ def look_through(model: Model, run: Run, device: str) -> None:
 
     Raises SettingError where that run holds no layers or knows other pieces, RunError where it is gone or has changed.
     """
-    eyes = Run.open(model.perceptual)  # type: ignore[arg-type]
+    eyes = Run.open(os.path.relpath((run.path / model.perceptual).resolve()))  # type: ignore[operator]
     seeing = eyes.load_model(device)
     if not hasattr(seeing, "layers") or seeing.spec.space != model.spec.space:
         raise SettingError(
