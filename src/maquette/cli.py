@@ -291,6 +291,12 @@ def generate(
     length: Annotated[int | None, typer.Option(help="most tokens of a piece")] = None,
     formats: Annotated[str, typer.Option("--format", help="what to write: png; mid,wav,musicxml,svg; txt,json")] = "",
     stream: Annotated[bool, typer.Option("--stream", help="show one text while it is written")] = False,
+    series: Annotated[
+        int, typer.Option(help="pieces of each series, that of a seed and its variations; -n says how many series")
+    ] = 0,
+    vary: Annotated[
+        float | None, typer.Option(help="how much of a variation is new, 0 to 1: of --series (usual: 0.3) or --source")
+    ] = None,
     interpolate: Annotated[tuple[int, int] | None, typer.Option(help="two seeds to walk between")] = None,
     frames: Annotated[int, typer.Option(help="of --interpolate")] = 24,
     like: Annotated[Path | None, typer.Option(help="a piece to make again, from its own metadata")] = None,
@@ -322,7 +328,7 @@ def generate(
 ) -> None:
     """Make new pieces; each file carries what is needed to make it again. Of a run of a task: what it says about --source."""
     from maquette.provenance.finishing import Marks
-    from maquette.verbs.heads import is_task
+    from maquette.verbs.heads import answers
 
     marks = Marks(labels, sign, watermark, visible)
     wish = _wish(
@@ -344,9 +350,13 @@ def generate(
         adapters=tuple(adapter or ()),
         liked=liked,
         of=of,
+        series=series,
+        vary=vary,
     )
     if new and (liked or like or stream or interpolate):
         raise UsageError("--new draws pieces again; drop --liked, --like, --stream or --interpolate")
+    if series and (new or like or stream or interpolate):
+        raise UsageError("--series makes whole new pieces; drop --new, --like, --stream or --interpolate")
     if liked and (like or stream or interpolate):
         raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if not like:
@@ -360,9 +370,10 @@ def generate(
     else:
         opened = _run_at(run)
     guard = _guard(opened, wish, policy)
-    if new and is_task(opened.stage):
+    answering = answers(opened, wish.adapters)
+    if new and answering:
         raise UsageError(f"--new draws pieces again, and {run} answers about --source; drop --new")
-    if is_task(opened.stage):
+    if answering:
         _answered(opened, wish, out, device, marks, guard)
     elif interpolate:
         _walk(opened, interpolate, frames, wish, out, device, marks, guard)

@@ -66,6 +66,7 @@ class Material:
     generated_to_train (n,), test_to_train (m,): distance to the nearest piece of the whole train split
     noun       "pictures", for sentences
     labels     in the space of the judge, where it learnt labels
+    series     (k, m, D): m variations of each of the first k generated pieces, `vary` of which is new; None where none were made
     gaps       (n,), (m,) of generated and test pieces: how far their nearest training piece lies from its own nearest other one
     """
 
@@ -79,6 +80,8 @@ class Material:
     seed: int = 0
     labels: Labels | None = None
     gaps: tuple[Tensor, Tensor] | None = None
+    series: Tensor | None = None
+    vary: float = 0.0
 
 
 def resamples(n: int, seed: int, draws: int = DRAWS) -> Tensor:

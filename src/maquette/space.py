@@ -238,6 +238,9 @@ class Model(nn.Module, ABC):
 
 class GenerativeModel(Model):
     alone: ClassVar[bool] = True  # whether it makes pieces from nothing; else it needs a source
+    varies: ClassVar[bool] = (
+        False  # whether it makes neighbours of a piece: what `vary` and `members` of a request ask for
+    )
 
     @abstractmethod
     def sample(self, request: SampleRequest) -> Tensor:
@@ -289,7 +292,10 @@ class Constraint(Protocol):
 @dataclass(frozen=True)
 class SampleRequest:
     """seeds: one a piece. condition (B, width), NaN where nothing is asked. source (B, *shape): the piece to vary,
-    continue or infill. keep (B, *shape) bool: True where `source` must stay as it is. Of a ragged space both are (B, n)."""
+    continue or infill. keep (B, *shape) bool: True where `source` must stay as it is. Of a ragged space both are (B, n).
+
+    vary: the share of a piece that is new where it is a neighbour of another, of `source` or of the piece of its own seed; none: of a
+    source as much as is usual for the model. members: which neighbour of its seed's piece each is; 0 and none: that piece itself."""
 
     seeds: tuple[int, ...]
     condition: Tensor | None = None
@@ -303,6 +309,8 @@ class SampleRequest:
     length: int | None = None  # ragged tokens: of the longest piece; none: what the model sees at once
     repetition: float = 1.0  # ragged tokens: a token of the last 64 is this many times less likely; 1 is off
     constraint: Constraint | None = None  # tokens: which may come next
+    vary: float | None = None
+    members: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -319,10 +327,25 @@ class SampleRequest:
         return replace(
             self,
             seeds=self.seeds[start:stop],
+            members=self.members[start:stop],
             condition=cut(self.condition),
             source=cut(self.source),
             keep=cut(self.keep),
         )
+
+    def noise(self, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+        """Standard normal (B, *shape), what pieces are made from: of a member of a series sqrt(1 - vary^2) of the noise of its seed and `vary` of
+        its own, which is standard normal again."""
+        first = noise(self.seeds, shape, device)
+        if not any(self.members):
+            return first
+        own = torch.cat([noise([s], shape, device, SERIES + m) for s, m in zip(self.seeds, self.members, strict=True)])
+        new = 1.0 if self.source is not None else self.vary or 0.0
+        share = torch.tensor([new * bool(m) for m in self.members], device=device).view(-1, *(1,) * len(shape))
+        return (1 - share.square()).sqrt() * first + share * own
+
+
+SERIES = 1000  # streams of chance from which on they belong to the members of a series
 
 
 def noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu", stream: int = 0) -> Tensor:

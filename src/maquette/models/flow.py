@@ -34,6 +34,7 @@ class Flow(GenerativeModel):
     }
     phases = (Phase("model", optimiser=Optimiser("adamw", lr=2e-3, clip=1.0)),)
     bf16 = True
+    varies = True
     enters = {"body": "encoder"}
     heads = ("body.head", "body.norm", "body.after", "embed_condition", "*.film")
 
@@ -96,11 +97,11 @@ class Flow(GenerativeModel):
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
         """New pieces; with `source` its variations, or with `keep` what fits around that part of it."""
-        z = request.temperature * noise(request.seeds, self.spec.space.shape, self.device)
+        z = request.temperature * request.noise(self.spec.space.shape, self.device)
         if request.source is None:
             return self._solve(z, request, 0.0)
         if request.keep is None:
-            start = 1 - FRESH * min(1.0, request.temperature)
+            start = 1 - (FRESH if request.vary is None else request.vary) * min(1.0, request.temperature)
             return self._solve(torch.lerp(z, request.source, start), request, start)
 
         def known(x: Tensor, t: float) -> Tensor:

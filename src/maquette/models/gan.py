@@ -41,6 +41,7 @@ class GAN(GenerativeModel):
     heads = ("generator.body.head", "generator.*norm", "generator.embed")
     teachers = ("discriminator",)
     foretells = False
+    varies = True
 
     def __init__(
         self,
@@ -195,7 +196,7 @@ class GAN(GenerativeModel):
             raise SpaceError(
                 "gan makes pieces from noise and cannot start from a source; vae varies one, flow varies or completes one"
             )
-        z = noise(request.seeds, (self.latent,), self.device) * request.temperature
+        z = request.noise((self.latent,), self.device) * request.temperature
         if self.spec.condition is None:
             return z, None
         condition = request.condition

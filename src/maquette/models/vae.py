@@ -27,11 +27,11 @@ from maquette.space import (
     SampleRequest,
     Space,
     generator,
-    noise,
 )
 
 FITTED = 60_000  # latents the density is fitted to: what a few seconds allow
 CONTEXT = 64  # width of the condition's embedding
+NEAR = 0.5  # share of a latent that is new where a source is varied and nothing else is asked
 
 
 class VAE(GenerativeModel):
@@ -46,6 +46,7 @@ class VAE(GenerativeModel):
     concluded_on = 50_000
     bf16 = True
     heads = ("decoder.head", "decoder.blocks", "decoder.up", "embed_condition")
+    varies = True
     as_codec = {"latent": "auto", "density": "normal"}
     enters = {"encoder": "encoder"}
     codec_share = 0.7  # of the time of a pair: a flow on few latents learns fast, pictures are no better than the codec
@@ -191,13 +192,14 @@ class VAE(GenerativeModel):
 
     def _latents(self, request: SampleRequest) -> Tensor:
         """A latent for each seed: drawn, or near `source`."""
-        eps = request.temperature * noise(request.seeds, (self.code_space.elements,), self.device)
+        eps = request.temperature * request.noise((self.code_space.elements,), self.device)
         group = self._group(request.condition, len(request))
         if request.source is None:
             chance = torch.cat([torch.rand(1, generator=generator(s, 1)) for s in request.seeds]).to(self.device)
             return self.mixture.draw(chance, eps, group).view(-1, *self.code_space.shape)
         mean = self.posterior(request.source, request.condition)[0]
-        strength = 0.5 if request.temperature else 0.0
+        strength = NEAR if request.vary is None else request.vary
+        strength = strength if request.temperature else 0.0
         return self.mixture.vary(mean.flatten(1), eps, group, strength).view_as(mean)
 
     def _group(self, condition: Tensor | None, rows: int) -> Tensor:

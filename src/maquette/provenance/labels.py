@@ -75,7 +75,8 @@ def _marks(regime: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 def aigc(facts: Mapping[str, Any]) -> dict[str, str]:
     """The field of GB 45438-2025; Label 1: made by a machine. The reserved fields and the propagator stay empty."""
     wish = facts.get("wish", {})
-    piece = f"{facts.get('run_fingerprint', '')}-{wish.get('seed', 0)}"
+    member = f".{wish['member']}" if wish.get("member") else ""  # of a series, which shares a seed
+    piece = f"{facts.get('run_fingerprint', '')}-{wish.get('seed', 0)}{member}"
     told = {"Label": "1", "ContentProducer": str(facts.get("generator", "maquette")), "ProduceID": piece}
     return told | dict.fromkeys(("ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2"), "")
 

@@ -25,7 +25,7 @@ from maquette.page import Exhibit, Section, figures, histogram, page, table
 from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
-from maquette.verbs import copies, reading
+from maquette.verbs import copies, reading, variations
 from maquette.verbs.carding import carded
 from maquette.verbs.costing import cost_of, told
 from maquette.verbs.examining import examine
@@ -71,6 +71,7 @@ class Evidence:
     judge: Known | Lent
     features: dict[str, tuple[Tensor, Tensor]]  # space -> (generated, test without twins)
     copies: dict[str, Any]  # verdicts, as they stand in audit.json
+    series: Tensor | None = None  # (k, 1 + m, *shape): pieces and their variations
 
     def find(self, name: str, space: str = "judge") -> Finding:
         return next(f for f in self.findings if (f.name, f.space) == (name, space))
@@ -152,6 +153,7 @@ def audit(
     about["cost"] = cost_of(run, time.perf_counter() - started, n)
     asked = run.usual_condition(range(seed, seed + n))
     evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces", judge=lent, asked=asked)
+    evidence = variations.examined(evidence, run, generated, modality, seed, device)
     return write(evidence, generated, corpus, modality, folder, about)
 
 
@@ -397,6 +399,7 @@ def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Mod
         f"Pixels: {Untrained(corpus.spec.space).hash}."
     )
     sections = [_samples(generated, corpus, modality, noun), _pairs(evidence, generated, corpus, modality, about, noun)]
+    sections += variations.section(evidence.series, modality, _png)
     if evidence.findings:
         lead = (
             "Floor: the same figure with real training pieces in the place of generated ones. Judge: the encoder named "

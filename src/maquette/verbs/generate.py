@@ -18,6 +18,7 @@ from maquette.piece import Asked, Modality, Piece
 from maquette.provenance.finishing import Marks
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
+from maquette.verbs.series import Series, columns, named, of_all
 
 CHUNK = 64  # pieces made at once
 OF_ONE = (
@@ -27,9 +28,11 @@ OF_ONE = (
     "draws",
     "liked",
     "position",
+    "series",
 )  # facts that hold of one piece, not of a sheet of many
 CANDIDATES = 1000  # most among which the best is looked for
 MOST_THREADS = 1024  # that papers may ask for
+MOST_SERIES = 1000  # pieces of a series
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Wish:
     source, keep, prompt, form, rules, bars, length: see piece.Asked
     adapters     ("runs/style:0.7", ...): what was learnt by LoRA, added to the run by weight
     temperature, guidance, steps, top_k, top_p, repetition: see SampleRequest
+    series       pieces that share an identity: of each seed its piece and then its variations; 0: none
+    vary         how much of a variation is new, in [0, 1]; none: what is usual (see verbs/series.py); member: which variation of a seed's piece
     liked        piece k is the best, by the taste learnt from the run's ratings, of `of` pieces whose seeds follow from seed k
     """
 
@@ -62,6 +67,9 @@ class Wish:
     adapters: Sequence[str] = ()
     liked: bool = False
     of: int = 8
+    series: int = 0
+    vary: float | None = None
+    member: int = 0
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
@@ -74,12 +82,28 @@ class Wish:
             ("repetition", self.repetition >= 1, ">= 1"),
             ("bars", self.bars is None or self.bars >= 1, ">= 1"),
             ("length", self.length is None or self.length >= 1, ">= 1"),
+            ("series", self.series == 0 or 2 <= self.series <= MOST_SERIES, f"from 2 to {MOST_SERIES}"),
+            ("vary", self.vary is None or 0 <= self.vary <= 1, "in [0, 1]"),
+            ("member", 0 <= self.member < MOST_SERIES, f"from 0 to {MOST_SERIES - 1}"),
             ("of", 1 <= self.of <= CANDIDATES, f"from 1 to {CANDIDATES}"),
         ):
             if not fits:
                 raise SettingError(f"{name} should be {expected}; {getattr(self, name)} came")
         if self.keep and not self.source:
             raise UsageError("--keep marks what stays of a source; give the source too, with --source")
+        self._check_series()
+
+    def _check_series(self) -> None:
+        if self.vary is not None and not (self.series or self.member or self.source):
+            raise UsageError(
+                "--vary says how far variations go: of a made piece with --series, of a file with --source"
+            )
+        if self.series and self.source:
+            raise UsageError("a file is varied by --source alone: -n says how often, --vary how far; drop --series")
+        if self.vary is not None and self.keep:
+            raise UsageError("--keep fills in around what stays and --vary changes the whole; ask for one of them")
+        if self.series and self.liked:
+            raise UsageError("--liked chooses among whole new pieces; drop --series")
 
     @property
     def asked(self) -> Asked:
@@ -100,16 +124,17 @@ def generating(run: Run, n: int, wish: Wish, device: str = "auto") -> Iterator[P
         return
     modality = catalog.modality(run.facts["corpus"]["modality"])
     sampler = run.sampler(pick_device(device), wish.adapters)
+    series = Series(run, sampler, wish, n)
     if not getattr(sampler.model, "alone", True) and not (wish.source and wish.keep):
         raise UsageError(
             f"{run.path} is a run of {run.recipe.model}, which makes nothing alone but fills in what is missing: give a piece with "
             "--source and what stays of it with --keep"
         )
-    request = to_request(run, modality, wish, range(wish.seed, wish.seed + n))
-    for start in range(0, n, CHUNK):
-        part = request.rows(start, min(start + CHUNK, n))
-        for x, seed in zip(sampler.sample(part), part.seeds, strict=True):
-            yield replace(modality.to_piece(x, papers(run, replace(wish, seed=seed))), modality=modality)
+    request = series.request(to_request(run, modality, wish, series.seeds))
+    for start in range(0, len(request), CHUNK):
+        for k, x in enumerate(sampler.sample(request.rows(start, start + CHUNK)), start):
+            facts = papers(run, series.wish(k)) | series.facts(k)
+            yield replace(modality.to_piece(x, facts), modality=modality)
 
 
 def _best(run: Run, n: int, wish: Wish, device: str) -> Iterator[Piece]:
@@ -180,7 +205,7 @@ def to_request(run: Run, modality: Modality, wish: Wish, seeds: Sequence[int]) -
     start = modality.start(wish.asked)
     return SampleRequest(
         tuple(seeds),
-        condition_of(run, modality, wish.condition, seeds),
+        condition_of(run, modality, wish.condition, seeds, drawn=not wish.source or wish.vary is None),
         _for_each(start.source, seeds),
         _for_each(start.keep, seeds),
         wish.temperature,
@@ -191,6 +216,8 @@ def to_request(run: Run, modality: Modality, wish: Wish, seeds: Sequence[int]) -
         start.length,
         wish.repetition,
         start.constraint,
+        wish.vary,
+        (wish.member,) * len(seeds) if wish.member else (),
     )
 
 
@@ -198,8 +225,10 @@ def _for_each(x: Tensor | None, seeds: Sequence[int]) -> Tensor | None:
     return None if x is None else x.unsqueeze(0).expand(len(seeds), *x.shape)
 
 
-def condition_of(run: Run, modality: Modality, asked: Mapping[str, Any], seeds: Sequence[int]) -> Tensor | None:
-    """The row of each seed; where nothing is asked labels are drawn as often as they occur."""
+def condition_of(
+    run: Run, modality: Modality, asked: Mapping[str, Any], seeds: Sequence[int], drawn: bool = True
+) -> Tensor | None:
+    """The row of each seed; where nothing is asked labels are `drawn` as often as they occur: not where a piece shall stay what it is."""
     if run.spec.condition is None:
         if asked:
             raise UsageError(
@@ -207,7 +236,7 @@ def condition_of(run: Run, modality: Modality, asked: Mapping[str, Any], seeds: 
             )
         return None
     row = torch.tensor([run.spec.condition.encode(modality.conditions(asked))])
-    usual = None if asked else run.usual_condition(seeds)
+    usual = None if asked or not drawn else run.usual_condition(seeds)
     if usual is not None:
         return torch.where(row.isnan(), usual, row)
     return None if bool(row.isnan().all()) else row.expand(len(seeds), -1)
@@ -217,7 +246,10 @@ def papers(run: Run, wish: Wish) -> dict[str, Any]:
     """What a piece carries: enough to make it again and to explain it."""
     from maquette import __version__
 
-    asked = {k: v for k, v in asdict(wish).items() if v not in (None, {}, (), []) and k not in ("liked", "of")}
+    asked = {
+        k: v for k, v in asdict(wish).items() if v not in (None, {}, (), []) and k not in ("liked", "of", "series")
+    }
+    asked = {k: v for k, v in asked.items() if k != "member" or v}
     return {
         "generator": f"maquette {__version__}",
         "run": run.path.as_posix() if not run.path.is_absolute() else run.path.name,
@@ -271,7 +303,7 @@ def sheet(pieces: Sequence[Piece], folder: Path, marks: Marks | None = None) -> 
     """A contact sheet of pieces, which has papers as they have, with all their seeds."""
     assert pieces and pieces[0].modality is not None
     seen = [replace(piece, content=marks.shown(piece.content)) for piece in pieces] if marks else list(pieces)
-    return papered(pieces[0].modality.sheet(seen, folder / "sheet.png"), pieces, marks)
+    return papered(pieces[0].modality.sheet(seen, folder / "sheet.png", columns(pieces[0].facts)), pieces, marks)
 
 
 def papered(path: Path, pieces: Sequence[Piece], marks: Marks | None) -> Path:
@@ -280,7 +312,7 @@ def papered(path: Path, pieces: Sequence[Piece], marks: Marks | None) -> Path:
         seeds = pieces[0].facts.get("interpolate") or [piece.facts["wish"]["seed"] for piece in pieces]
         noted = {"labels": marks.labels, "watermark": False, "visible": marks.visible, "seeds": seeds}
         common = {k: v for k, v in pieces[0].facts.items() if k not in OF_ONE}
-        marks.finish([path], {**common, **noted})
+        marks.finish([path], {**common, **noted, **of_all(pieces[0].facts)})
     return path
 
 
@@ -292,7 +324,7 @@ def _name(piece: Piece) -> str:
     words = "-".join(
         "".join(c if c.isalnum() else "_" for c in str(v))[:24] for v in wish.get("condition", {}).values()
     )
-    return f"{wish['seed']:06d}{'-' + words if words else ''}"
+    return f"{wish['seed']:06d}{'-' + words if words else ''}{named(piece.facts)}"
 
 
 def next_folder(run: Run) -> Path:

@@ -97,6 +97,8 @@ def checked(run: Run, wish: Wish, corpus: Corpus | None = None) -> Corpus:
 
     if wish.liked:
         raise UsageError("--new and --liked both choose among draws; give one of them")
+    if wish.series:
+        raise UsageError("--new draws single pieces again; drop --series")
     corpus = corpus or corpus_of(run, "put it back there, or leave --new away: copies are told beside the corpus")
     if corpus.fingerprint != run.facts["corpus"]["fingerprint"]:
         raise CorpusError(
