@@ -316,7 +316,10 @@ def generate(
     ] = False,
     labels: Labels = "eu",
     visible: Annotated[
-        bool, typer.Option("--visible", help="a mark people see: AI on pictures, a line of text")
+        bool,
+        typer.Option(
+            "--visible", help="a mark people see or hear: AI on pictures, words on texts and scores, tones before sound"
+        ),
     ] = False,
     sign: Annotated[bool | None, typer.Option("--sign/--no-sign", help="by C2PA; usual where it is installed")] = None,
     watermark: Annotated[bool, typer.Option("--watermark", help="a keyed one, in pictures from 64 pixels")] = False,

@@ -27,6 +27,7 @@ from maquette.condition import Field as Column
 from maquette.errors import MaquetteError, Unreadable, UsageError
 from maquette.finding import Finding
 from maquette.piece import Asked, Modality, Piece, Start, Works
+from maquette.provenance import visible
 from maquette.scores import engrave, guides, harmony, layout, likeness, midi, notation, rolls, synth, transposing, tunes
 from maquette.scores.score import Score, polyphony, score, separated, sounding
 from maquette.space import Batch, Space
@@ -346,24 +347,29 @@ class Music(Modality):
         return layout.from_frames(tokens, self.holds, self.grid)
 
     def write(self, piece: Piece, path: Path) -> Path:
-        """.mid, .musicxml, .json and .png carry the facts; .wav and .svg have them in a file beside them."""
+        """.mid, .musicxml, .json and .png carry the facts; .wav and .svg have them in a file beside them. A mark that is asked for is seen on
+        scores and rolls, is the copyright notice of MIDI, and is heard before sound."""
         path, content, facts = Path(path), piece.content, dict(piece.facts)
         suffix, tempo, meter = path.suffix.lower(), self._tempo(facts), _meter(facts)
         voiced, voices = self._parted(content)
+        credit = visible.credit(facts)
         if suffix in (".mid", ".midi"):
             noted = {**facts, "voices": voices}
-            return midi.write(voiced, path, noted, tempo, meter, self._timbres(facts, voices))
+            return midi.write(voiced, path, noted, tempo, meter, self._timbres(facts, voices), credit)
         if suffix == ".musicxml":
-            return files.write_text(path, engrave.musicxml(voiced, facts, tempo, meter, voices))
+            return files.write_text(path, engrave.musicxml(voiced, facts, tempo, meter, voices, credit))
         if suffix == ".json":
             return rolls.write(voiced, path, {**facts, "voices": voices}, voices)
         if suffix == ".png":
-            return _write_picture(engrave.roll_picture(voiced, self._bar(meter)), path, facts)
+            return _write_picture(_marked(engrave.roll_picture(voiced, self._bar(meter)), facts), path, facts)
         if suffix == ".wav":
             heard = synth.sound(voiced, tempo, self._timbres(facts, voices))
+            heard = synth.announced(heard) if credit else heard
             return _beside(files.write_bytes(path, synth.wav(heard)), facts)
         if suffix == ".svg":
-            return _beside(engrave.write_svg(engrave.musicxml(voiced, facts, tempo, meter, voices), path), facts)
+            return _beside(
+                engrave.write_svg(engrave.musicxml(voiced, facts, tempo, meter, voices, credit), path), facts
+            )
         raise UsageError(f"music is written as {' '.join(WRITTEN)}; {path.name} came")
 
     def _parted(self, content: Score) -> tuple[Score, int]:
@@ -402,6 +408,7 @@ class Music(Modality):
     def sheet(self, pieces: list[Piece], path: Path, columns: int = 0, captions: list[str] | None = None) -> Path:
         """A .png of piano rolls, a colour a voice, the first 64 beats of each."""
         drawn = engrave.pages([self._parted(p.content)[0] for p in pieces], self._bar((4, 4)))
+        drawn = [_marked(roll, p.facts) for roll, p in zip(drawn, pieces, strict=True)]
         return sheets.sheet(drawn, Path(path).with_suffix(".png"), columns or min(2, len(pieces)), captions)
 
     def exhibit(self, piece: Piece) -> str:
@@ -565,6 +572,10 @@ def _struck(source: Tensor, keep: Tensor, voices: int) -> Tensor:
 
 
 # ---- out
+
+
+def _marked(pixels: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
+    return visible.shown(pixels, facts.get("labels", "eu")) if facts.get("visible") else pixels
 
 
 def _write_picture(pixels: np.ndarray, path: Path, facts: Mapping[str, Any]) -> Path:

@@ -21,7 +21,7 @@ class Marks:
     labels     "eu", "cn", "both" or "off", which is noted too
     sign       None: where the extra is installed
     watermark  pictures of at least 64 pixels
-    visible    a mark that people see, on pictures and in texts; its words are those of `labels`
+    visible    a mark that people see or hear: on pictures, in texts and scores, before sound; its words are those of `labels`
     """
 
     labels: str = "eu"

@@ -1,9 +1,11 @@
 """A mark that people see: "AI" or "AI生成" in a corner of a picture, a first line of a text. Drawn of strokes, so that no font is needed.
+Scores name it in words where credits stand, sound begins with it; of these the modality writes it, which asks here for the words.
 
 Its letters are at least 5 % of the picture's shorter side, as GB 45438-2025 asks (from memory of the standard); the EU AI Act names no size."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from math import ceil
 from typing import Any
@@ -40,13 +42,25 @@ GLYPHS: dict[str, tuple[float, tuple[Stroke, ...]]] = {  # width and strokes, in
 def shown(content: Any, regime: str) -> Any:
     """A picture (H, W, C) uint8 or a text with the mark of a regime ("off": as "eu"). Raises UsageError for what cannot show one."""
     regime = regime if regime in LINES else "eu"
+    if getattr(content, "credited", False):
+        return content  # its modality marks each file of it by `credit`
     if isinstance(content, str):
         return f"{LINES[regime]}\n\n{content}"
     if getattr(content, "ndim", 0) != 3:
         raise UsageError(
-            "a visible mark is drawn on pictures and written in texts; nothing else gets one yet: drop --visible"
+            "a visible mark is drawn on pictures, written in texts and scores and heard in sound; nothing else gets one yet: drop --visible"
         )
     return _drawn(content, WORDS[regime])
+
+
+def credit(facts: Mapping[str, Any]) -> str:
+    """The words of the mark where a piece's facts say that it is asked for, else "".
+
+    >>> credit({"visible": True, "labels": "eu"}), credit({"labels": "eu"})
+    ('AI-generated', '')
+    """
+    regime = facts.get("labels") if facts.get("labels") in LINES else "eu"
+    return LINES[regime].strip("[]") if facts.get("visible") else ""  # type: ignore[index]
 
 
 def _drawn(content: np.ndarray, words: str) -> np.ndarray:

@@ -66,11 +66,14 @@ def spelt(pitch: int, fifths: int, mode: str) -> Spelt:
 # ---- MusicXML
 
 
-def musicxml(piece: Score, facts: Mapping[str, Any], tempo: float, meter: tuple[int, int], voices: int) -> str:
-    """One part a voice; notes are tied over bars; the facts stand among the miscellaneous fields."""
+def musicxml(
+    piece: Score, facts: Mapping[str, Any], tempo: float, meter: tuple[int, int], voices: int, credit: str = ""
+) -> str:
+    """One part a voice; notes are tied over bars; the facts stand among the miscellaneous fields. credit: words for the first page."""
     tonic, mode, _ = key_of(piece)
     fifths = fifths_of(tonic, mode)
     noted = escape(json.dumps(dict(facts), ensure_ascii=False, default=str))
+    rights = f"<rights>{escape(credit)}</rights>" if credit else ""
     listed, parts = [], []
     for voice in range(voices):
         name = NAMES[voice] if voices == len(NAMES) else f"Voice {voice + 1}"
@@ -80,10 +83,15 @@ def musicxml(piece: Score, facts: Mapping[str, Any], tempo: float, meter: tuple[
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<!DOCTYPE score-partwise PUBLIC "-//Recordare//DTD MusicXML 4.0 Partwise//EN" "http://www.musicxml.org/dtds/partwise.dtd">\n'
-        '<score-partwise version="4.0"><identification><encoding><software>Maquette</software></encoding><miscellaneous>'
+        f'<score-partwise version="4.0"><identification>{rights}<encoding><software>Maquette</software></encoding><miscellaneous>'
         f'<miscellaneous-field name="maquette">{noted}</miscellaneous-field></miscellaneous></identification>'
-        f"<part-list>{''.join(listed)}</part-list>{''.join(parts)}</score-partwise>\n"
+        f"{_credit(credit)}<part-list>{''.join(listed)}</part-list>{''.join(parts)}</score-partwise>\n"
     )
+
+
+def _credit(words: str) -> str:
+    told = f'<credit-words justify="right" valign="top">{escape(words)}</credit-words>'
+    return f'<credit page="1"><credit-type>rights</credit-type>{told}</credit>' if words else ""
 
 
 def _clef(piece: Score, voice: int, voices: int) -> tuple[str, int, int]:
@@ -219,7 +227,7 @@ def _tempo(tempo: float) -> str:
 
 
 def engraved(xml: str) -> str:
-    """MusicXML -> SVG of its first pages, one below the other as nested pictures. Raises MissingExtra."""
+    """MusicXML -> SVG of its first page, with its credit where it has one. Raises MissingExtra."""
     try:
         import verovio
     except ImportError:
@@ -233,7 +241,7 @@ def engraved(xml: str) -> str:
             "pageWidth": 2100,
             "scale": 40,
             "footer": "none",
-            "header": "none",
+            "header": "auto" if "<credit " in xml else "none",
         }
     )
     tool.loadData(xml)

@@ -122,10 +122,17 @@ def _said(content: bytes) -> dict[str, Any]:
 
 
 def write(
-    piece: Score, path: Path, facts: Mapping[str, Any], tempo: float, meter: tuple[int, int], timbres: Sequence[str]
+    piece: Score,
+    path: Path,
+    facts: Mapping[str, Any],
+    tempo: float,
+    meter: tuple[int, int],
+    timbres: Sequence[str],
+    credit: str = "",
 ) -> Path:
-    """One track a voice; timbres: the instrument of each voice."""
+    """One track a voice; timbres: the instrument of each voice; credit: words for the copyright notice."""
     head = [(0, b"\xff\x01" + _sized(MARK + json.dumps(dict(facts), default=str).encode()))]
+    head += [(0, b"\xff\x02" + _sized(credit.encode()))] if credit else []
     head.append((0, b"\xff\x51\x03" + struct.pack(">I", min(round(60e6 / tempo), 0xFFFFFF))[1:]))
     head.append((0, b"\xff\x58\x04" + bytes([meter[0], meter[1].bit_length() - 1, 24, 8])))
     tracks = [head] + [_track(piece, voice, name) for voice, name in enumerate(timbres)]

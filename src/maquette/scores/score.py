@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,11 +17,14 @@ class Score:
 
     steps  how long the whole lasts
     grid   steps a beat (a quarter)
+
+    credited  its files name a mark that people see or hear by themselves, where that is asked for (see provenance/visible.py)
     """
 
     notes: np.ndarray
     steps: int
     grid: int
+    credited: ClassVar[bool] = True
 
     @property
     def beats(self) -> float:

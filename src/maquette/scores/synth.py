@@ -17,6 +17,9 @@ TABLE = 4096  # samples of one period
 ROOM = 1.1  # seconds until the echo has died (to a thousandth)
 WET = 0.16  # share of the echo
 LOUD = 0.7  # of full scale at the loudest
+MORSE = ".- .."  # AI
+UNIT, REST = 0.1, 0.5  # seconds of a short tone; of the silence before the music
+PITCH, BEEP = 880.0, 0.35  # Hz and share of full scale of those tones
 
 
 class Timbre(NamedTuple):
@@ -55,6 +58,24 @@ def sound(piece: Score, tempo: float, timbres: Sequence[str], rate: int = RATE, 
             tone = tone[: len(room) - at]
             room[at : at + len(tone)] += tone[:, None] * _places(voice, len(timbres))
     return _levelled(_echoed(room, rate))
+
+
+def announced(samples: np.ndarray, rate: int = RATE) -> np.ndarray:
+    """(n, channels) after four tones, short long, short short: AI in Morse, then a rest; what follows is the same to the last bit."""
+    made = [_beep(UNIT * (3 if sign == "-" else 1), rate) if sign != " " else _still(3 * UNIT, rate) for sign in MORSE]
+    tones = np.concatenate([*made, _still(REST, rate)])
+    return np.concatenate([np.repeat(tones[:, None], samples.shape[1], 1), samples])
+
+
+def _beep(seconds: float, rate: int) -> np.ndarray:
+    """(n,) a tone with soft edges, and as much silence as a short one is long."""
+    time = np.arange(round(seconds * rate), dtype=np.float32) / rate
+    edge = np.clip(np.minimum(time, seconds - time) / 0.005, 0, 1)
+    return np.concatenate([(BEEP * edge * np.sin(2 * np.pi * PITCH * time)).astype(np.float32), _still(UNIT, rate)])
+
+
+def _still(seconds: float, rate: int) -> np.ndarray:
+    return np.zeros(round(seconds * rate), np.float32)
 
 
 def _tone(name: str, pitch: int, seconds: float, rate: int) -> np.ndarray:

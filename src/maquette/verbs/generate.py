@@ -302,8 +302,12 @@ def save(pieces: Sequence[Piece], folder: Path, suffixes: Sequence[str] = (), ma
 def sheet(pieces: Sequence[Piece], folder: Path, marks: Marks | None = None) -> Path:
     """A contact sheet of pieces, which has papers as they have, with all their seeds."""
     assert pieces and pieces[0].modality is not None
-    seen = [replace(piece, content=marks.shown(piece.content)) for piece in pieces] if marks else list(pieces)
+    seen = [_seen(piece, marks) for piece in pieces] if marks else list(pieces)
     return papered(pieces[0].modality.sheet(seen, folder / "sheet.png", columns(pieces[0].facts)), pieces, marks)
+
+
+def _seen(piece: Piece, marks: Marks) -> Piece:
+    return replace(piece, content=marks.shown(piece.content), facts={**piece.facts, **marks.noted(piece.content)})
 
 
 def papered(path: Path, pieces: Sequence[Piece], marks: Marks | None) -> Path:
