@@ -25,7 +25,7 @@ from maquette.verbs.generate import sheet
 
 REGIMES = {"eu": "AI-generated", "cn": "AI生成", "both": "AI生成 · AI-generated", "off": "AI-generated"}
 FORMATS = [".mid", ".musicxml", ".wav", ".svg", ".png", ".json"]
-LEAD = UNIT * (sum({".": 1, "-": 3}[s] + 1 for s in MORSE if s != " ") + 3) + REST  # seconds before the music
+LEAD = UNIT * (sum({".": 1, "-": 3}[s] + 1 for s in MORSE if s != " ") + 2) + REST  # seconds before the music
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_sound_begins_with_short_long_short_short_and_then_is_what_it_was(piece:
     starts, ends = edges[::2], edges[1::2]
     lengths, gaps = (ends - starts) * 320 / RATE, (starts[1:] - ends[:-1]) * 320 / RATE
     assert np.allclose(lengths, [UNIT, 3 * UNIT, UNIT, UNIT], atol=0.03)
-    assert np.allclose(gaps, [UNIT, 4 * UNIT, UNIT], atol=0.03)
+    assert np.allclose(gaps, [UNIT, 3 * UNIT, UNIT], atol=0.03)
 
 
 def test_the_tones_are_at_their_pitch_and_in_every_channel() -> None:

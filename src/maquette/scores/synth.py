@@ -62,7 +62,7 @@ def sound(piece: Score, tempo: float, timbres: Sequence[str], rate: int = RATE, 
 
 def announced(samples: np.ndarray, rate: int = RATE) -> np.ndarray:
     """(n, channels) after four tones, short long, short short: AI in Morse, then a rest; what follows is the same to the last bit."""
-    made = [_beep(UNIT * (3 if sign == "-" else 1), rate) if sign != " " else _still(3 * UNIT, rate) for sign in MORSE]
+    made = [_beep(UNIT * (3 if sign == "-" else 1), rate) if sign != " " else _still(2 * UNIT, rate) for sign in MORSE]
     tones = np.concatenate([*made, _still(REST, rate)])
     return np.concatenate([np.repeat(tones[:, None], samples.shape[1], 1), samples])
 

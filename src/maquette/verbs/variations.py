@@ -42,7 +42,7 @@ def examined(evidence: Evidence, run: Run, generated: Tensor, modality: Modality
 
 
 @torch.inference_mode()
-def made_of(run: Run, k: int, modality: Modality, seed: int, device: str) -> Tensor | None:
+def made_of(run: Run, k: int, modality: Modality, seed: int, device: str, vary: float = USUAL) -> Tensor | None:
     """(k, MEMBERS, *shape): of the pieces of seeds `seed` on; None of a run that makes no series."""
     from maquette.verbs.audit import CHUNK, as_written
 
@@ -51,20 +51,22 @@ def made_of(run: Run, k: int, modality: Modality, seed: int, device: str) -> Ten
         return None
     seeds = tuple(s for s in range(seed, seed + k) for _ in range(MEMBERS))
     members = tuple(range(1, MEMBERS + 1)) * k
-    request = SampleRequest(seeds, run.usual_condition(seeds), vary=USUAL, members=members)
+    request = SampleRequest(seeds, run.usual_condition(seeds), vary=vary, members=members)
     parts = [sampler.sample(request.rows(i, i + CHUNK)) for i in range(0, len(request), CHUNK)]
     return as_written(torch.cat(parts), modality).unflatten(0, (k, MEMBERS))
 
 
 @torch.inference_mode()
-def told(space: str, embedder: Any, first: Tensor, made: Tensor, noun: str, seed: int) -> list[Finding]:
+def told(
+    space: str, embedder: Any, first: Tensor, made: Tensor, noun: str, seed: int, vary: float = USUAL
+) -> list[Finding]:
     """The findings in one space of features."""
     rows = torch.cat([embedder.embed(x) for x in torch.cat([first, made.flatten(0, 1)]).split(BATCH)])
     one, several = rows.split([len(first), len(rows) - len(first)])
     empty = rows.new_zeros(0)
     series = several.unflatten(0, made.shape[:2])
     return identity.measure(
-        Material(space, noun, one, rows[:0], rows[:0], empty, empty, seed, series=series, vary=USUAL)
+        Material(space, noun, one, rows[:0], rows[:0], empty, empty, seed, series=series, vary=vary)
     )
 
 
