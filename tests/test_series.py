@@ -26,6 +26,8 @@ from maquette.space import SampleRequest, noise
 from maquette.verbs.audit import audit
 from maquette.verbs.generate import Wish, generate, like
 from maquette.verbs.train import train
+from maquette.verbs.verify import verify
+from maquette.verbs.verify import words as told
 
 VARYING = [n for n in FAMILIES if getattr(catalog.find("models", n), "varies", False)]
 
@@ -120,6 +122,8 @@ def test_the_command_line_makes_series_a_row_each(runs: dict[str, Run], tmp_path
     with PIL.Image.open(out / "sheet.png") as sheet:
         assert sheet.width > sheet.height
     assert entry_of(out / "sheet.png")["facts"]["series"] == {"of": 3, "vary": 0.2}
+    assert "piece 2 of 3 that share an identity (seed 0), 0.2 of each new" in told(verify(out / names[1]))
+    assert "rows of 3 that share an identity" in told(verify(out / "sheet.png"))
     again = tmp_path / "again"
     line = ["generate", str(runs["gan"].path), "-n", "1", "--like", str(out / names[1]), "-o", str(again)]
     assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0

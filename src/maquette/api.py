@@ -217,6 +217,7 @@ def generate(
 ) -> list[Piece]:
     """n pieces; `piece.save(path)` writes one with the papers that the command line gives: Marks(labels, sign, watermark, visible).
 
+    series, vary: n series of that many pieces which share an identity, `vary` of each new (see verbs/series.py).
     new: what is a copy of a training piece is drawn again, with the next seeds; each piece's facts hold its verdict and nearest ones.
     policy: a file or a Policy; none: policy.toml in the run's folder. What it names stands in piece.facts["policy"]["flags"]; a rule that
     blocks raises ContentError for what is asked, and leaves out what is made, with a warning that counts it.

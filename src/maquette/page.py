@@ -44,7 +44,7 @@ POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-
 BETTER = {"higher": "higher is better", "lower": "lower is better", "near": "near its floor is best"}
 QUESTIONS = {  # words in the names of findings that answer it; the first that fits
     "Representation": ("representation", "share of "),
-    "Consistency": ("consistency",),
+    "Consistency": ("consistency", "identity", "of a series"),
     "Copying": ("copies", "copied", "C_T", "distance to training", "of training", "authenticity", "closer to training"),
     "Fidelity": ("precision", "density", "KID", "Frechet", "nats", "accuracy", "kept"),
     "Diversity": ("recall", "coverage", "Vendi", "lost kinds", "homogeneity", "distinct", "variety"),

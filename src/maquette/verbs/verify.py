@@ -108,6 +108,7 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         "run": f"{facts.get('run')} ({facts.get('run_fingerprint')})",
         "model": recipe.get("model") if isinstance(recipe, Mapping) else None,
         "corpus": f"{corpus.get('name')} ({corpus.get('fingerprint')})" if isinstance(corpus, Mapping) else None,
+        "series": _place(facts.get("series")),
         "wish": json.dumps(facts.get("wish"), ensure_ascii=False, default=str),
         "nearest": UNLIKE if facts.get("verdict") and facts.get("nearest") == [] else near(facts.get("nearest")),
         "verdict": _verdict(facts),
@@ -124,6 +125,18 @@ def _verdict(facts: Mapping[str, Any]) -> str:
     judged = f" of {facts['judged']}" if "judged" in facts else ""
     again = f"; drawn {draws} times" if isinstance(draws, int) and draws > 1 else ""
     return f"{verdict}{chance}{judged}{again}"
+
+
+def _place(series: Any) -> str | None:
+    """
+    >>> _place({"seed": 5, "position": 2, "of": 8, "vary": 0.3})
+    'piece 2 of 8 that share an identity (seed 5), 0.3 of each new'
+    """
+    if not isinstance(series, Mapping):
+        return None
+    at = f"piece {series['position']} of {series.get('of')}" if "position" in series else f"rows of {series.get('of')}"
+    whose = f"seed {series['seed']}" if "seed" in series else str(series.get("source", "one a row"))
+    return f"{at} that share an identity ({whose}), {_short(series.get('vary'))} of each new"
 
 
 def near(nearest: Any) -> str:
