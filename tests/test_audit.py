@@ -259,9 +259,12 @@ def test_a_run_is_audited_from_one_call_and_the_page_asks_nobody(corpus: Corpus,
     facts = json.loads((made.folder / "audit.json").read_text())
     assert facts["verdict"] == list(made.evidence.verdict) and len(facts["findings"]) == len(made.findings)
     labels = {"representation", "share of circle", "share of square", "consistency"}
-    assert {f["name"] for f in facts["findings"]} == (NAMES | labels) - {"lost kinds"}  # 48 pieces are too few
-    assert all(f["low"] is not None and f["reference"] is not None and f["n"] == 48 for f in facts["findings"])
-    assert {f["name"] for f in facts["findings"] if not f["unit"]} == {"density", "homogeneity"}  # pure numbers
+    series = {"identity kept", "variety of a series"}  # of 120 variations; the rest of 48 pieces
+    assert {f["name"] for f in facts["findings"]} == (NAMES | labels | series) - {"lost kinds"}  # 48 pieces are too few
+    assert all(f["low"] is not None and f["reference"] is not None for f in facts["findings"])
+    assert all(f["n"] == (120 if f["name"] in series else 48) for f in facts["findings"])
+    pure = {"density", "homogeneity", "variety of a series"}
+    assert {f["name"] for f in facts["findings"] if not f["unit"]} == pure
     assert {f["unit"] for f in facts["findings"] if f["name"] == "precision"} == {"share"}
     assert facts["judge"]["hash"] == made.evidence.judge.hash and "untrained" in facts["pixels"]["words"]
     assert all(facts[space]["hash"] in made.page.read_text() for space in ("judge", "pixels"))

@@ -39,9 +39,9 @@ def answer(run: Run, wish: Wish, device: str = "auto") -> Answer:
             f"{run.path} is a run of {run.recipe.model}, which makes pieces; a run of `maquette adapt --task` answers"
         )
     if not wish.source:
-        raise UsageError(
-            f"{run.path} is asked by {run.stage if is_task(run.stage) else 'an adapter'}, which says something about a piece: give one with --source"
-        )
+        own = is_task(run.stage)
+        who = f"{run.path} is a run of {run.stage}" if own else f"the adapter {wish.adapters[0]} holds a task"
+        raise UsageError(f"{who}, which says something about a piece: give one with --source")
     run, model = laid(run, wish.adapters)
     modality, model = catalog.modality(run.facts["corpus"]["modality"]), model.to(pick_device(device))
     if hasattr(model, "restored"):
