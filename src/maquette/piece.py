@@ -198,6 +198,10 @@ class Modality(ABC):
         """Sequences of symbols (n,) in which copies of this kind are looked for, the same names for every piece; negative is a break."""
         return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
 
+    def symbols(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Sequences of symbols (n,) by which pieces of this kind are told apart where nothing is learnt, as `traces` are."""
+        return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
+
     def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
         """Each canary of a file, cleaned, with so many others that chance might have put in its place, itself first. Raises UsageError."""
         raise UsageError(f"canaries are known of texts and music; {self.pretty or 'these pieces'} have none")

@@ -444,6 +444,9 @@ class Music(Modality):
         """The same in any key: intervals with delays of each voice, one voice after the other; and all voices at once."""
         return {"melody": likeness.lines(piece.content), "chords": likeness.chords(piece.content)}
 
+    def symbols(self, piece: Piece) -> dict[str, np.ndarray]:
+        return self.traces(piece)
+
     def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
         """The tunes of a file; in their place might stand the same notes in another order, each voice by itself."""
         for piece in self.read(Path(path)):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maquette.corpus import Corpus
-from maquette.features import BATCH, Judge, Known, Lent, judge_of, labels_of, posed
+from maquette.features import BATCH, Judge, Known, Lent, Task, judge_of, labels_of
 from maquette.finding import Labels
 
 
@@ -21,21 +21,28 @@ def teller_of(known: Known | Lent, corpus: Corpus) -> Judge | None:
 def labels_told(judge: Judge, generated: Tensor, asked: Tensor | None, corpus: Corpus, held: int) -> Labels | None:
     """generated (n, *space.shape); asked (n, condition.width) or None; held: pieces of the test split that are looked at. None where no held-out
     piece has one of the labels: then nobody knows how far the judge can be trusted."""
-    task = judge.task
-    field = next(f for f, columns in corpus.spec.condition.slices() if columns.start == task.column)  # type: ignore[union-attr]
     told = torch.cat([judge.logits(x.float()).argmax(1) for x in generated.split(BATCH)])
-    real, said = [], []
+    said, rows = [], []
     for batch in corpus.once("test", BATCH, held):
-        target = posed(batch, task)[1]
-        real.append(target[target >= 0])
-        said.append(judge.logits(batch.x[target >= 0]).argmax(1))
-    if not sum(map(len, real)):
+        said.append(judge.logits(batch.x).argmax(1))
+        rows.append(batch.condition)
+    return labels_beside(judge.task, corpus, told, asked, torch.cat(said), torch.cat(rows)) if rows else None
+
+
+def labels_beside(
+    task: Task, corpus: Corpus, told: Tensor, asked: Tensor | None, held_told: Tensor, held: Tensor
+) -> Labels | None:
+    """told (n,) and held_told (m,): places among the labels of the task; asked (n, condition.width) or None, held (m, condition.width): what they
+    should be."""
+    field = next(f for f, columns in corpus.spec.condition.slices() if columns.start == task.column)  # type: ignore[union-attr]
+    real, train = (_index(rows[:, task.column], task.classes) for rows in (held, corpus.conditions("train")))  # type: ignore[index]
+    known = real >= 0
+    if not bool(known.any()):
         return None
-    train = _index(corpus.conditions("train")[:, task.column], task.classes)  # type: ignore[index]
     counts = train[train >= 0].bincount(minlength=len(task.classes)).double()
     names = tuple(field.values[c] for c in task.classes)
     wanted = None if asked is None else _index(asked[:, task.column], task.classes)
-    return Labels(names, told, wanted, torch.cat(said), torch.cat(real), counts / counts.sum())
+    return Labels(names, told, wanted, held_told[known], real[known], counts / counts.sum())
 
 
 def _index(values: Tensor, classes: tuple[int, ...]) -> Tensor:
