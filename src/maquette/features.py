@@ -214,7 +214,7 @@ def posed(batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
         for answer, label in enumerate(task.classes):
             target[values == label] = answer
         return batch.x, target
-    return drawn_turns(batch.x) if task.name == "turns" else (batch.x, torch.full((len(batch),), -1))
+    return drawn_turns(batch.x)
 
 
 def jitter(x: Tensor) -> Tensor:

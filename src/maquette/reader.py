@@ -1,19 +1,16 @@
-"""The judge of sequences: a small encoder trained by the tool on a corpus's own train split to foresee hidden tokens from the others (Devlin
-2019, arXiv:1810.04805) and, where there are enough, to tell the labels. It shares no weights with any generator and is kept as that of grids."""
+"""The judge of sequences: a small encoder trained by the tool on a corpus's own train split to foresee hidden tokens from the others (BERT,
+Devlin 2019, arXiv:1810.04805). It shares no weights with any generator and is kept beside its corpus, as the judge of grids is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from maquette.corpus import Corpus
-from maquette.features import Known, Task, beside, labels_of, posed, standardise, threads_kept
+from maquette.features import Known, Task, beside, standardise, threads_kept
 from maquette.loop import loop, make_plan
 from maquette.pretext.masked import Masked
 from maquette.space import Batch, DataSpec, Losses, Model, Phase
@@ -28,18 +25,16 @@ class Reader(Model):
     """tokens (B, n) -> features (B, 48): the mean over a piece of what the encoder holds, each of mean 0 and variance 1 over the train split."""
 
     name = "judge"
-    sizes: ClassVar[Mapping] = {}
+    words = "a small encoder trained on the train split to foresee hidden tokens"
+    task = Task("hidden", ())
 
-    def __init__(self, spec: DataSpec, task: Task):
+    def __init__(self, spec: DataSpec):
         super().__init__(spec)
-        self.task = task
         self.practice = Masked(replace(spec, condition=None), size="tiny")
-        width = self.practice.encoder.width
         self.phases = (Phase("judge", optimiser=self.practice.phases[0].optimiser),)
-        self.head = nn.Linear(width, len(task.classes)) if task.classes else nn.Identity()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
-        self.register_buffer("accuracy", torch.tensor(0.0))  # on the validation split
+        self.register_buffer("mean", torch.zeros(self.practice.encoder.width))
+        self.register_buffer("std", torch.ones(self.practice.encoder.width))
+        self.register_buffer("accuracy", torch.tensor(0.0))  # it answers no question
 
     def raw(self, x: Tensor) -> Tensor:
         return torch.cat([self.practice.features(part) for part in x.split(256)])
@@ -48,26 +43,16 @@ class Reader(Model):
     def embed(self, x: Tensor) -> Tensor:
         return (self.raw(x) - self.mean) / self.std
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.head(F.gelu(self.raw(x)))
-
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
-        terms = dict(self.practice.loss(batch, phase, progress).terms)
-        x, target = posed(batch, self.task)
-        if bool((target >= 0).any()):
-            terms["nats"] = F.cross_entropy(self.logits(x[target >= 0]), target[target >= 0])
-        return Losses(terms)
-
-    @property
-    def words(self) -> str:
-        told = f" and to tell {len(self.task.classes)} labels (right for {float(self.accuracy):.0%} of the validation split)"
-        return f"a small encoder trained on the train split to foresee hidden tokens{told if self.task.classes else ''}"
+        return self.practice.loss(batch, phase, progress)
 
 
 def reader_of(corpus: Corpus, *, seed: int = 0, work: int = WORK) -> Known:
     """The reader that lies beside the corpus, if it is whole and belongs to it; else a newly trained one, which is then kept."""
-    settings = {"seed": seed, "work": work, "version": 1, "reader": "masked tiny"}
-    return beside(corpus, settings, partial(Reader, corpus.spec), partial(train_reader, corpus, seed=seed, work=work))
+    settings = {"seed": seed, "work": work, "version": 1, "reader": "masked, tiny"}
+    return beside(
+        corpus, settings, lambda task: Reader(corpus.spec), partial(train_reader, corpus, seed=seed, work=work)
+    )
 
 
 def train_reader(corpus: Corpus, *, seed: int = 0, work: int = WORK) -> Reader:
@@ -83,7 +68,7 @@ def train_reader(corpus: Corpus, *, seed: int = 0, work: int = WORK) -> Reader:
     }
     with torch.random.fork_rng(devices=[]), threads_kept():
         torch.manual_seed(seed)
-        model = Reader(corpus.spec, labels_of(corpus) or Task("hidden", ()))
+        model = Reader(corpus.spec)
         for now in loop(model, partial(corpus.batches, rows, seed), make_plan(model, plan)):
             last = now
         return standardise(last.averaged, corpus, seed, surveyed(corpus))

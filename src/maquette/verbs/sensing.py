@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,20 @@ from torch import Tensor
 
 from maquette.corpus import Corpus
 from maquette.errors import RunError
-from maquette.features import Known, Lent, labels_of
-from maquette.finding import Finding, Labels, Material, wilson
+from maquette.features import Known, Lent
+from maquette.finding import Finding, Labels, Material
 from maquette.grams import Grams
 from maquette.neighbours import Nearest, Several, distinct
 from maquette.piece import Modality, Piece
 from maquette.reader import reader_of, usual
 from maquette.verbs.measuring import FEWEST, measure, repeats
 from maquette.verbs.passages import spread, taken
-from maquette.verbs.telling import labels_beside, unlabelled
+from maquette.verbs.telling import labels_probed
 
 MOST = 2_000  # pieces a side
 KNOWN = 10_000  # training pieces among which the nearest is looked for, at most
 TOKENS = 1_000_000  # of these, and of the held-out ones, at most
 ROWS = 128  # pieces at once
-UNSURE = "the judge tells labels hardly better than chance, so nothing is told of representation and consistency"
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,6 @@ class Spaces:
                 raise RunError(f"the features in {space} are not all finite numbers; nothing can be measured in them")
         return found
 
-    @torch.inference_mode()
-    def told(self, pieces: Sequence[Piece]) -> Tensor:
-        """(N,): which of the labels that it learnt the judge finds."""
-        parts = (pieces[i : i + ROWS] for i in range(0, len(pieces), ROWS))
-        return torch.cat([self.judge.judge.logits(self.tokens(part)).argmax(1) for part in parts])
-
     def to_json(self) -> dict[str, Any]:
         return {
             "judge": {"hash": self.judge.hash, "words": self.judge.words},
@@ -110,32 +103,44 @@ def sense(
     seed: int = 0,
 ) -> Sensed:
     """Pieces beside the test split, and beside as many of the train split for the floor. asked (n, condition.width): what each should be."""
-    noun, most = modality.pretty or "pieces", TOKENS // usual(corpus)
-    made = made[: min(MOST, most)]
-    held = spread(corpus.numbers("test"), min(max(len(made), MOST), most))
-    if min(len(made), len(held)) < FEWEST:
+    noun, numbers = modality.pretty or "pieces", looked_at(corpus)
+    made = made[: max(FEWEST, min(MOST, TOKENS // usual(corpus)))]
+    if min(len(made), len(numbers["test"])) < FEWEST:
         return Sensed((), (f"fewer than {FEWEST} generated or held-out {noun}: nothing was measured against them",))
     spaces = spaces_of(corpus, modality, judge)
-    known = spread(corpus.numbers("train"), min(KNOWN, most))
-    mine, test = spaces.embed(made), spaces.embed(taken(corpus, modality, held))
-    train = spaces.embed(taken(corpus, modality, known))
-    labels = told_labels(spaces, made, asked, corpus, held)
-    notes = (
-        [] if labels and sure(labels) else [why for why in [unlabelled(corpus) if labels is None else UNSURE] if why]
-    )
-    notes += searched(known, corpus, noun)
-    found, features, distances = [], {}, {}
-    for space, rows in train.items():
-        kept = distinct(test[space])
-        notes += repeats(mine[space], test[space], kept, space, noun)
-        features[space] = mine[space], test[space][kept]
-        near = nearest(torch.cat([mine[space], test[space]]), rows)
-        distances[space], gaps = (part.split([len(made), len(held)]) for part in near)
-        floor = spread(np.arange(len(rows)), len(made))
-        material = Material(space, noun, *features[space], rows[floor], *distances[space], seed, gaps=gaps)
-        material = replace(material, labels=labels) if space == "judge" and labels and sure(labels) else material
-        found += measure(material) if len(kept) >= FEWEST else []
+    rows = {split: spaces.embed(taken(corpus, modality, k)) for split, k in numbers.items() if len(k)}
+    rows["made"] = spaces.embed(made)
+    joined = {split: torch.cat(list(features.values()), 1) for split, features in rows.items()}
+    labels = labels_probed(joined, numbers, None if asked is None else asked[: len(made)], corpus)
+    notes = [labels] if isinstance(labels, str) and labels else []
+    notes += searched(len(numbers["train"]), corpus, noun)
+    found: list[Finding] = []
+    features, distances = {}, {}
+    for space in rows["made"]:
+        part = {split: features[space] for split, features in rows.items()}
+        material = compared(space, noun, part, seed, None if isinstance(labels, str) else labels)
+        notes += repeats(part["made"], part["test"], distinct(part["test"]), space, noun)
+        features[space] = material.generated, material.test
+        distances[space] = material.generated_to_train, material.test_to_train
+        found += measure(material) if len(material.test) >= FEWEST else []
     return Sensed(tuple(found), tuple(notes), spaces, features, distances)
+
+
+def looked_at(corpus: Corpus) -> dict[str, np.ndarray]:
+    """Split -> numbers of its pieces that are looked at: held-out ones, and training ones among which the nearest is
+    looked for."""
+    most = max(FEWEST, TOKENS // usual(corpus))
+    limits = {"train": KNOWN, "validation": MOST, "test": MOST}
+    return {split: spread(corpus.numbers(split), min(limit, most)) for split, limit in limits.items()}
+
+
+def compared(space: str, noun: str, rows: Mapping[str, Tensor], seed: int, labels: Labels | None) -> Material:
+    """What metrics look at in one space; rows: "made" and each split -> (n, D)."""
+    made, test, train = (rows[name] for name in ("made", "test", "train"))
+    distances, gaps = (part.split([len(made), len(test)]) for part in nearest(torch.cat([made, test]), train))
+    floor = train[spread(np.arange(len(train)), len(made))]
+    judged = labels if space == "judge" else None
+    return Material(space, noun, made, test[distinct(test)], floor, *distances, seed, judged, gaps)
 
 
 def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,29 +153,8 @@ def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     return found.distance, others.distance[:, -1][place]
 
 
-def sure(labels: Labels) -> bool:
-    """Whether the judge is right of held-out pieces more often than the commonest label is, by more than chance."""
-    right = (labels.held_told == labels.held).double()
-    return wilson(float(right.mean()), len(right))[0] > float(labels.shares.max())
-
-
-def searched(known: np.ndarray, corpus: Corpus, noun: str) -> list[str]:
+def searched(known: int, corpus: Corpus, noun: str) -> list[str]:
     """What is to be said where the nearest one is not looked for among all; copies are (see passages.py)."""
-    if len(known) == corpus.size("train"):
+    if known == corpus.size("train"):
         return []
-    return [
-        f"distances to training are those to {len(known):,} of {corpus.size('train'):,} training {noun}, evenly spread"
-    ]
-
-
-def told_labels(
-    spaces: Spaces, made: Sequence[Piece], asked: Tensor | None, corpus: Corpus, held: np.ndarray
-) -> Labels | None:
-    """What the judge says of labels, where it learnt any; a lent one did not, and the audit's own reader is asked."""
-    if labels_of(corpus) is None:
-        return None
-    known = spaces.judge if isinstance(spaces.judge, Known) else reader_of(corpus)
-    spaces = replace(spaces, judge=known)
-    told, of_held = (spaces.told(pieces) for pieces in (made, taken(corpus, spaces.modality, held)))
-    conditions = corpus.conditions("test")[np.searchsorted(corpus.numbers("test"), held)]  # type: ignore[index]
-    return labels_beside(known.judge.task, corpus, told, asked, of_held, conditions)
+    return [f"distances to training are those to {known:,} of {corpus.size('train'):,} training {noun}, evenly spread"]
