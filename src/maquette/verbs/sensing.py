@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.corpus import Corpus
+from maquette.corpus import WIDTHS, Corpus
 from maquette.errors import RunError
 from maquette.features import Known, Lent
 from maquette.finding import Finding, Labels, Material
@@ -64,8 +64,7 @@ class Spaces:
     def embed(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
         """Space -> (N, D). Raises RunError for features that are not finite."""
         parts = [pieces[i : i + ROWS] for i in range(0, len(pieces), ROWS)]
-        by_judge = [self.judge.judge.embed(self.tokens(part)) for part in parts]
-        found = {"judge": torch.cat(by_judge), self.grams.name: torch.cat([self.grams.embed(part) for part in parts])}
+        found = {"judge": self.judged(pieces), self.grams.name: torch.cat([self.grams.embed(part) for part in parts])}
         for space, rows in found.items():
             if not rows.isfinite().all():
                 raise RunError(f"the features in {space} are not all finite numbers; nothing can be measured in them")
@@ -77,13 +76,29 @@ class Spaces:
             self.grams.name: {"hash": self.grams.hash, "words": self.grams.words},
         }
 
-    def tokens(self, pieces: Sequence[Piece]) -> Tensor:
-        """(N, n): what a model sees of each, padded with the end."""
+    def judged(self, pieces: Sequence[Piece]) -> Tensor:
+        """(N, D): pieces of like length together, so that what a piece looks like does not hang on those beside it."""
         rows = [self.modality.to_tensor(piece)[: self.length] for piece in pieces]
-        x = torch.full((len(rows), max(1, *map(len, rows))), self.end)
-        for row, tokens in zip(x, rows, strict=True):
-            row[: len(tokens)] = tokens
-        return x
+        widths = np.array([padded(len(row), self.length) for row in rows])
+        found: dict[int, Tensor] = {}
+        for width in np.unique(widths):
+            same = np.flatnonzero(widths == width)
+            for part in np.split(same, range(ROWS, len(same), ROWS)):
+                x = torch.full((len(part), int(width)), self.end)
+                for k, i in enumerate(part):
+                    x[k, : len(rows[i])] = rows[i]
+                found |= zip(part.tolist(), self.judge.judge.embed(x), strict=True)
+        return torch.stack([found[i] for i in range(len(rows))])
+
+
+def padded(tokens: int, length: int) -> int:
+    """How wide a piece of so many tokens is with its end and what pads it, as windows of a corpus are: a tenth of the length, or two ...
+
+    >>> padded(5, 96), padded(9, 96), padded(200, 96)
+    (9, 18, 96)
+    """
+    step = max(1, length // WIDTHS)
+    return min(length, -(-(tokens + 1) // step) * step)
 
 
 def spaces_of(corpus: Corpus, modality: Modality, judge: Known | Lent | None = None) -> Spaces:
