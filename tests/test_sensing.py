@@ -105,7 +105,7 @@ def test_shuffled_pieces_score_worse_in_both_spaces(corpus: Corpus, judge: Known
         scores(real(corpus), corpus, judge),
         scores(["".join(chance.permutation(list(t))) for t in real(corpus)], corpus, judge),
     )
-    assert made["judge"][2] > 1.5 * floor["judge"][2] and made["judge"][1] < floor["judge"][1]
+    assert made["judge"][2] > 1.2 * floor["judge"][2] and made["judge"][1] < floor["judge"][1]
     assert made["n-grams"][0] < 0.5 * floor["n-grams"][0] and made["n-grams"][1] < 0.5 * floor["n-grams"][1]
 
 
@@ -117,8 +117,8 @@ def test_pieces_of_another_corpus_score_worse_in_both_spaces(corpus: Corpus, jud
 def test_the_more_tokens_are_replaced_the_worse_the_judge_finds_them(corpus: Corpus, judge: Known):
     found = [scores([replaced(t, share) for t in real(corpus)], corpus, judge)["judge"] for share in (0.1, 0.3, 1.0)]
     close, coverage, distance = zip(*found, strict=True)
-    assert sorted(close, reverse=True) == list(close) and close[-1] < 0.1
-    assert sorted(coverage, reverse=True) == list(coverage) and coverage[-1] < 0.1
+    assert sorted(close, reverse=True) == list(close) and close[-1] < 0.3
+    assert sorted(coverage, reverse=True) == list(coverage) and coverage[-1] < 0.3
     assert sorted(distance) == list(distance)
 
 

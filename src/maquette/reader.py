@@ -16,7 +16,7 @@ from maquette.pretext.masked import Masked
 from maquette.space import Batch, DataSpec, Losses, Model, Phase
 
 WORK = 500_000  # tokens seen in training: about 15 s on one core
-TOKENS = 1_024  # of a step, about
+TOKENS = 512  # of a step, about
 PASSES = 40  # over a small corpus
 SURVEYED = 250_000  # tokens by which the features are brought to mean 0 and variance 1
 
@@ -81,7 +81,7 @@ def usual(corpus: Corpus) -> int:
 
 def pieces(corpus: Corpus) -> int:
     """Windows of a step."""
-    return max(2, min(TOKENS // usual(corpus), 32))
+    return max(4, min(TOKENS // usual(corpus), 32))
 
 
 def steps(corpus: Corpus, work: int = WORK) -> int:
