@@ -12,7 +12,7 @@ from test_train import tiny
 
 from maquette.api import Trained, generate
 from maquette.corpus import Corpus
-from maquette.errors import SettingError, UnknownName
+from maquette.errors import SettingError, UnknownName, UsageError
 from maquette.guard.policy import make
 from maquette.piece import Piece
 from maquette.recipe import make_recipe
@@ -146,3 +146,13 @@ def test_a_head_on_texts_refuses_pictures_and_says_what_it_cannot_read(shouting,
         safety.look(picture)
     (hit,) = safety.look(Piece("", {}, safety.modality))
     assert hit.rule == "head.unsure" and "cannot read it" in hit.reason
+
+
+def test_a_text_that_a_head_may_withhold_is_not_streamed_and_what_it_flags_is_told(shouting):
+    about = {"run": str(shouting[1].path), "labels": ["shout"], "misses": 0.1, "alarms": 0.1}
+    with pytest.raises(UsageError, match="drop --stream"):
+        Guard(make({"head": {**about, "action": "block"}})).before_streaming()
+    guard = Guard(make({"head": about}))
+    guard.before_streaming()
+    guard.safety.thresholds = type(guard.safety.thresholds)(0.0, 0.0, 9, 9)
+    assert [line[:30] for line in guard.said({"text": "hm"}, Piece("hm"))] == ["flag: piece: the safety head t"]
