@@ -42,7 +42,7 @@ def passed_over(judge: Run | str | Path | None, run: Run, corpus: Corpus) -> lis
         return []
     whys = [(pre, too_short(pre, steps, corpus)) for steps, pre in _beside([run], corpus)]
     return [
-        f"{pre.path.name} was passed over as the judge: {why}; --judge {pre.path} takes it all the same"
+        f"{pre.path.name} was passed over as the judge: {why}; --judge takes it all the same"
         for pre, why in whys
         if why
     ]

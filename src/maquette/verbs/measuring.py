@@ -69,7 +69,7 @@ def _good(found: Sequence[Finding], noun: str) -> str:
     precision = _worst(found, "precision")
     distance = next(f for f in found if (f.name, f.space) == ("Frechet distance", precision.space))
     beside = f"at a Frechet distance of {distance.value:.3g} where real ones score {distance.reference:.3g}"
-    return f"{alike(found, noun)}, {beside} ({_seen(precision)})."
+    return f"{alike(found, noun)}, {beside}."
 
 
 def alike(found: Sequence[Finding], noun: str) -> str:
@@ -79,7 +79,8 @@ def alike(found: Sequence[Finding], noun: str) -> str:
     if any(f.low > max(f.reference or 0.0, 0.0) for f in found if f.name == "KID"):
         words = (words[1], *words[1:])
     grade = _grade(precision, words)
-    return f"The {precision.n:,} {noun} are {grade}: {precision.value:.0%} look like some held-out one (real ones {precision.reference:.0%})"
+    real = f"(real ones {precision.reference:.0%}, {_seen(precision)})"
+    return f"The {precision.n:,} {noun} are {grade}: {precision.value:.0%} look like some held-out one {real}"
 
 
 def varied(found: Sequence[Finding], noun: str) -> str:
