@@ -38,6 +38,7 @@ from maquette.verbs.sensing import Spaces, nearest, sense, spaces_of
 
 DRAWS, LIMIT = 100, 2  # draws of a perfect generator, of |C_T|
 SHARE = 0.9  # of its floor, that precision and coverage of a perfect generator have to reach
+LOST = "the whole way is no way"
 SLACK = 0.05  # of the whole way, that a step may go back
 UP, DOWN = 1, -1
 WORSE = {"Frechet distance": UP, "KID": UP, "precision": DOWN, "coverage": DOWN}
@@ -57,13 +58,20 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name, make in (("poems", poems), ("chorales", chorales)):
             found[name] = one(name, make(Path(folder) / name, seeds[0]), seeds[0])
-    counted = [f for row in found.values() for f in row["ladders"]]
+    return {"sequences": found, **told(found)}
+
+
+def told(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The same in a few figures: the worst over corpora and spaces, and the shares of (ladder, figure, space)."""
+    count = sum(len(row["ladders"]) for row in found.values())
     wrong = [f"{name}, {f}" for name, row in found.items() for f in row["not_monotone"]]
-    share = round(1 - len(wrong) / len(counted), 4)
     return {
-        "sequences": found,
-        "sequences_monotone": share,
-        "sequences_counted": len(counted),
+        "sequences_perfect_within": min(min(row["perfect_within"].values()) for row in found.values()),
+        "sequences_perfect_gates_failed": sum(len(row["perfect_gates_failed"]) for row in found.values()),
+        "sequences_seconds": max(row["seconds_of_judge"] + row["seconds"] for row in found.values()),
+        "sequences_counted": count,
+        "sequences_monotone": round(1 - len(wrong) / count, 4),
+        "sequences_whole_way": round(1 - sum(LOST in f for f in wrong) / count, 4),
         "sequences_not_monotone": wrong,
     }
 
@@ -141,7 +149,7 @@ def fault(values: Sequence[float], way: int) -> str:
     """
     moved = np.diff(values) * way
     if moved.sum() <= 0:
-        return "the whole way is no way"
+        return LOST
     wrong = np.flatnonzero(moved < -SLACK * moved.sum())
     return f"step {wrong[0] + 1} goes the wrong way" if len(wrong) else ""
 
