@@ -22,7 +22,8 @@ from maquette.reader import reader_of
 from maquette.recipe import make_recipe
 from maquette.run import Run, identity
 from maquette.verbs import lending
-from maquette.verbs.audit import audit
+from maquette.verbs.audit import Audit, audit
+from maquette.verbs.comparing import beside
 from maquette.verbs.prepare import prepare
 from maquette.verbs.sensing import Sensed, nearest, sense, spaces_of
 from maquette.verbs.train import train
@@ -53,6 +54,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="module")
 def judge(corpus: Corpus) -> Known:
     return reader_of(corpus, work=WORK)
+
+
+@pytest.fixture(scope="module")
+def perfect(corpus: Corpus, judge: Known) -> Sensed:
+    """Validation texts passed off as generated, each as it was asked for."""
+    return sensed(real(corpus), corpus, judge, corpus.conditions("validation"))
 
 
 def modality(corpus: Corpus) -> Text:
@@ -89,8 +96,8 @@ def figure(found: Sensed, name: str, space: str = "judge"):
 # ---- what the figures say
 
 
-def test_held_out_pieces_passed_off_as_generated_score_like_the_floor(corpus: Corpus, judge: Known):
-    found = sensed(real(corpus), corpus, judge)
+def test_held_out_pieces_passed_off_as_generated_score_like_the_floor(perfect: Sensed):
+    found = perfect
     for space in ("judge", "n-grams"):
         assert abs(figure(found, "C_T", space).value) < 3
         for name in ("precision", "coverage"):
@@ -136,11 +143,9 @@ def test_training_pieces_lie_at_no_distance_and_show_it(corpus: Corpus, judge: K
     assert figure(found, "authenticity").value < 0.1 < figure(found, "authenticity").reference
 
 
-def test_labels_are_told_and_what_was_asked_for_is_found(corpus: Corpus, judge: Known):
-    rows = corpus.conditions("validation")
-    found = sensed(real(corpus), corpus, judge, rows)
-    assert figure(found, "consistency").value > 0.9 and figure(found, "representation").value < 0.2
-    loud = sensed([t.upper() for t in real(corpus)], corpus, judge, rows)
+def test_labels_are_told_and_what_was_asked_for_is_found(corpus: Corpus, judge: Known, perfect: Sensed):
+    assert figure(perfect, "consistency").value > 0.9 and figure(perfect, "representation").value < 0.2
+    loud = sensed([t.upper() for t in real(corpus)], corpus, judge, corpus.conditions("validation"))
     assert figure(loud, "share of loud").value > 0.9 and figure(loud, "consistency").value < 0.6
 
 
@@ -252,3 +257,12 @@ def test_encoders_of_pictures_are_no_judges_of_texts(corpus: Corpus, runs: dict[
     (tmp_path / "net.onnx").write_bytes(b"")
     with pytest.raises(SettingError, match="sequences are judged by a run of `maquette pretrain`"):
         lending.lend(tmp_path / "net.onnx", runs["mine"], corpus)
+
+
+def test_two_audits_of_texts_are_compared_piece_by_piece(corpus: Corpus, judge: Known, perfect: Sensed, tmp_path: Path):
+    broken = sensed([replaced(t, 0.5) for t in real(corpus)], corpus, judge)
+    audits = [Audit(found.findings, (), tmp_path, found) for found in (perfect, broken)]
+    told = {(d.first.name, d.first.space): d for d in beside(audits[0], audits[1], ("whole", "broken")).differences}
+    precision = told["precision", "judge"]
+    assert precision.better == "first" and precision.low is not None and precision.low > 0
+    assert told["coverage", "n-grams"].low is not None and told["KID", "judge"].low is None
