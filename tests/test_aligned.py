@@ -195,10 +195,3 @@ def test_copies_are_not_authentic_and_lie_closer_to_training() -> None:
     copied, new = ([f.value for f in of[name]] for name in ("copies", "fresh"))
     assert copied == [0.0, 1.0]
     assert 0.4 < new[0] < 0.7 and abs(new[0] - of["fresh"][0].reference) < 0.1 and abs(new[1] - 0.5) < 0.07
-
-
-def test_the_gap_of_a_training_piece_is_to_its_nearest_other_one(corpus: Corpus, judge) -> None:
-    rows = judge.judge.embed(corpus.tensor("train").x)
-    index = torch.tensor([3, 149, 3, 0])
-    own = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf).amin(1)
-    assert torch.allclose(copies.gaps(judge.judge, index, corpus), own[index], atol=1e-4)

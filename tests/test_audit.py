@@ -15,7 +15,7 @@ import torch
 from maquette import catalog
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, SettingError, SpaceError
-from maquette.features import Judge, Pixels, Task, judge_of, posed, steps, task, train_judge, turns
+from maquette.features import Judge, Pixels, Task, Untrained, judge_of, posed, steps, task, train_judge, turns
 from maquette.page import number
 from maquette.recipe import make_recipe
 from maquette.space import Batch, DataSpec, Space
@@ -100,6 +100,24 @@ def test_the_judge_and_pixels_take_any_grid(shape: tuple[int, ...], tmp_path: Pa
     assert known.embed(x).shape == (12, 64) and known.embed(x).isfinite().all()
     pixels = Pixels(corpus.spec.space).embed(x)
     assert pixels.shape[1] <= 256 and float(pixels.mean()) == pytest.approx(float(x.mean()), abs=0.05)
+    untrained = Untrained(corpus.spec.space)
+    assert untrained.embed(x).shape[1] <= 256 and untrained.embed(x).isfinite().all()
+    again = Untrained(corpus.spec.space)
+    assert again.hash == untrained.hash and torch.equal(again.embed(x), untrained.embed(x))
+
+
+def test_the_untrained_space_hears_noise_and_blur_where_averages_do_not() -> None:
+    space = Space("grid", (1, 32, 32))
+    x = torch.zeros(1, 1, 32, 32)
+    x[..., 16:] = 1
+    noise = 0.05 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+
+    def moves(kind: type, other: torch.Tensor) -> float:
+        return float((kind(space).embed(other) - kind(space).embed(x)).norm())
+
+    assert moves(Untrained, x + noise) > 2 * moves(Pixels, x + noise)
+    assert moves(Untrained, blurred) > 0 and Untrained(space).hash != Pixels(space).hash
 
 
 def test_tokens_are_refused_in_words() -> None:

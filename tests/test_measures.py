@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from maquette.finding import Material
+from maquette.finding import Material, at_most, fewer
 from maquette.metrics import fidelity, kinds, vendi
 
 
@@ -35,7 +36,23 @@ def test_the_score_falls_with_every_kind_that_is_dropped():
 def test_the_finding_stands_beside_its_floor_within_its_interval():
     x = torch.randn(2, 100, 8, generator=torch.Generator().manual_seed(1))
     (found,) = vendi.measure(material(x[0], x[1]))
-    assert found.low <= found.value <= found.high and found.reference == pytest.approx(vendi.vendi(x[1]))
+    assert found.low <= found.value <= found.high and found.reference == pytest.approx(vendi.vendi(x[1] - x[1].mean(0)))
+
+
+def test_the_score_does_not_depend_on_where_nought_lies():
+    x = torch.randn(2, 100, 8, generator=torch.Generator().manual_seed(1)).double()
+    (here,), (far,) = (vendi.measure(material(x[0] + at, x[1] + at)) for at in (0.0, 50.0))
+    assert far.value == pytest.approx(here.value) and far.reference == pytest.approx(here.reference)
+    assert vendi.vendi(x[0] + 50) < 1.1  # from afar any two are alike
+
+
+def test_dropping_a_kind_in_the_middle_of_the_others_lowers_the_score():
+    around = torch.eye(6).double().repeat_interleave(20, 0) + 3
+    middle = around.mean(0) + 0.3 * torch.randn(120, 6, generator=torch.Generator().manual_seed(0)).double()
+    train = torch.cat([around, middle])
+    (whole,), (dropped,) = (vendi.measure(material(x, train)) for x in (train, around))
+    assert vendi.vendi(around) > vendi.vendi(train)
+    assert dropped.value < whole.value
 
 
 def test_the_score_is_the_published_one_on_a_case_worked_by_hand():
@@ -54,7 +71,8 @@ def test_pieces_without_direction_are_one_kind_of_their_own():
 
 def test_fewer_real_ones_are_compared_with_as_few_generated():
     (found,) = vendi.measure(material(torch.eye(8), torch.eye(8)[:5]))
-    assert found.value == pytest.approx(5) and found.reference == pytest.approx(5) and found.n == 5
+    assert found.n == 5  # which span four directions
+    assert found.value == pytest.approx(4) and found.reference == pytest.approx(4)
 
 
 def normal(n: int, d: int, seed: int) -> torch.Tensor:
@@ -102,12 +120,32 @@ def test_a_kind_that_is_gone_is_found_and_held_out_pieces_lose_none():
 
 
 def test_a_kind_is_lost_only_beyond_chance():
-    shares = torch.tensor([0.5, 0.25, 0.25])
-    assert kinds.lost(torch.tensor([60, 40, 0]), shares).tolist() == [False, False, True]
-    assert kinds.lost(torch.tensor([55, 30, 15]), shares).tolist() == [False, False, False]
-    assert kinds.lost(torch.tensor([5, 3, 0]), shares).tolist() == [False, False, False]
+    real = torch.tensor([500, 250, 250])
+    assert kinds.lost(torch.tensor([60, 40, 0]), real).tolist() == [False, False, True]
+    assert kinds.lost(torch.tensor([55, 30, 15]), real).tolist() == [False, False, False]
+    assert kinds.lost(torch.tensor([5, 3, 0]), real).tolist() == [False, False, False]
+    assert (
+        kinds.lost(torch.tensor([60, 40, 0]), torch.tensor([4, 2, 2])).tolist() == [False] * 3
+    )  # too few real ones to say
+
+
+def test_of_equals_a_kind_is_called_lost_in_at_most_one_of_a_hundred():
+    """Both samples are drawn from the same twenty kinds, 500 pieces each."""
+    chance = np.random.default_rng(0)
+    alarms, draws = 0, 1000
+    for _ in range(draws):
+        shares = chance.dirichlet(np.full(20, 8.0))
+        made, real = (torch.from_numpy(chance.multinomial(500, shares)) for _ in range(2))
+        alarms += bool(kinds.lost(made, real).any())
+    assert alarms <= 0.015 * draws
+
+
+def test_the_chance_of_so_few_is_counted_exactly():
+    assert fewer(0, 2, 2, 2) == pytest.approx(1 / 6)
+    assert fewer(1, 1, 2, 2) == pytest.approx(5 / 6)
+    assert fewer(3, 2, 10, 10) == pytest.approx(1 - fewer(1, 4, 10, 10))  # the two samples change places
 
 
 def test_the_tail_of_the_binomial_is_exact():
-    assert kinds.at_most(0, 10, 0.3) == pytest.approx(0.7**10)
-    assert kinds.at_most(10, 10, 0.3) == pytest.approx(1.0)
+    assert at_most(0, 10, 0.3) == pytest.approx(0.7**10)
+    assert at_most(10, 10, 0.3) == pytest.approx(1.0)

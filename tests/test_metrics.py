@@ -7,7 +7,7 @@ import torch
 
 from maquette.finding import Material, mean_interval, resamples, share_interval
 from maquette.metrics import copying, diversity, fidelity
-from maquette.neighbours import Nearest, balls_around, distinct, radii
+from maquette.neighbours import Several, balls_around, distinct, radii
 
 
 def normal(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> torch.Tensor:
@@ -15,10 +15,10 @@ def normal(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) ->
 
 
 def material(generated: torch.Tensor, test: torch.Tensor, train: torch.Tensor) -> Material:
-    nearest = [Nearest(q) for q in (generated, test)]
+    nearest = [Several(q) for q in (generated, test)]
     for n in nearest:
         n.see(train, torch.arange(len(train)))
-    return Material("judge", "pictures", generated, test, train[: len(generated)], *(n.distance for n in nearest))
+    return Material("judge", "pictures", generated, test, train[: len(generated)], *(n.distance[:, 0] for n in nearest))
 
 
 def test_the_frechet_distance_of_gaussians_is_the_closed_form():
@@ -148,10 +148,10 @@ def test_a_generator_of_nothing_but_copies_lies_at_no_distance():
 def test_the_nearest_row_of_a_stream_is_that_of_the_whole_to_the_last_digit():
     queries, rows = normal(30, 6, 0).float(), normal(500, 6, 1).float()
     rows[321] = queries[7] + 1e-6
-    nearest = Nearest(queries)
+    nearest = Several(queries)
     for block in torch.arange(500).split(64):
         nearest.see(rows[block], block)
-    whole = (queries[:, None] - rows).norm(dim=2).min(1)
+    whole = (queries[:, None] - rows).norm(dim=2).min(1, keepdim=True)
     assert torch.equal(nearest.index, whole.indices) and torch.allclose(nearest.distance, whole.values, rtol=1e-5)
     assert nearest.index[7] == 321 and nearest.distance[7] < 1e-5
 

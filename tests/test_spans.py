@@ -15,7 +15,7 @@ from maquette.modalities.music import Music
 from maquette.modalities.text import Text
 from maquette.piece import Piece, Works
 from maquette.scores.score import Score, score
-from maquette.spans import Index, Search, run_length, runs_of, shared
+from maquette.spans import Index, Indexed, Search, run_length, runs_of, shared
 from maquette.verbs.passages import copies_of, finding, held_out, section, spread, taken, to_json
 from maquette.verbs.prepare import prepare
 
@@ -59,6 +59,16 @@ def test_spans_and_shares_are_those_of_plain_search(symbols: int):
         assert np.allclose(1 - found["covered"].distances[i], np.array(shares) / size)
 
 
+def test_how_much_of_a_training_piece_stands_in_a_longer_one_is_told():
+    train, piece = np.arange(8), np.concatenate([np.arange(100, 130), np.arange(6), np.arange(200, 204)])
+    search = Search([piece, train, np.arange(50, 59)], 3)
+    search.see([train, np.array([1, 2, -1])], np.array([4, 5]))
+    found = search.found()
+    for measure in ("covered", "longest span"):
+        assert np.allclose(found[measure].whole[:, 0], [6 / 8, 1, 0]) and found[measure].train[0, 0] == 4
+    assert not found["shingles"].whole.any()
+
+
 def test_shingles_are_the_exact_resemblance():
     piece, train = np.array([1, 2, 3, 4, 5, 1, 2, 3]), np.array([1, 2, 3, 4, 9])
     a, b = ({tuple(s[i : i + 3]) for i in range(len(s) - 2)} for s in (piece.tolist(), train.tolist()))
@@ -94,6 +104,26 @@ def test_a_few_words_in_common_do_not_make_a_fragment_a_copy():
     train, held = chance.integers(0, 50, (20, 40)), [{"x": row} for row in chance.integers(0, 50, (20, 40))]
     found = shared([{"x": train[4, :5]}, {"x": train[4]}], held, ((k, {"x": t}) for k, t in enumerate(train)))
     assert all(s.distances[0, 0] >= 1 - 5 / 40 and s.distances[1, 0] == 0 for s in found.values())
+
+
+def test_an_index_that_is_too_large_to_keep_is_made_anew_and_says_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maquette.spans.CHUNK", 100)
+    chance, passes = np.random.default_rng(0), []
+    train, held = ([{"x": row} for row in chance.integers(0, 9, (20, 40))] for _ in range(2))
+    asked = [held[3], train[5], {"x": np.zeros(0, np.int64)}]
+
+    def training():
+        passes.append(1)
+        return enumerate(train)
+
+    once = shared(asked, held, enumerate(train))
+    for most, times in ((10_000, 1), (500, 3)):
+        passes.clear()
+        known = Indexed(held, training, most)
+        for found in [known.shared(asked) for _ in range(3)]:
+            assert all((found[s].distances == once[s].distances).all() for s in once)
+            assert all((found[s].train == once[s].train).all() for s in once)
+        assert len(passes) == times
 
 
 def test_of_several_traces_only_the_covered_share_is_told():
@@ -176,6 +206,18 @@ def test_a_piece_that_shares_less_than_half_is_close_and_no_copy(corpus: Corpus)
     works.generated[0] = Piece(works.generated[0].content[:60])
     works.generated[1] = Piece(works.generated[1].content[:60])
     assert [v.verdict for v in copies_of(works, corpus, text).verdicts] == ["close", "copy"]
+
+
+def test_a_whole_training_piece_within_a_much_longer_one_is_a_copy(corpus: Corpus):
+    (works, number), text = works_with_a_copy(corpus), catalog.modality(corpus.facts["modality"])
+    known = text.to_piece(corpus.take(np.array([number])).x[0]).content
+    others = [p.content for p in works.generated[5:8]]
+    works.generated[:] = [
+        Piece(others[0] + known + others[1]),
+        Piece(others[0] + known[:40] + others[1]),
+        Piece("".join(others)),
+    ]
+    assert [v.verdict for v in copies_of(works, corpus, text).verdicts] == ["copy", "close", "new"]
 
 
 def test_the_finding_counts_copies_beside_the_held_out_share(corpus: Corpus):

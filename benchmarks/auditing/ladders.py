@@ -3,7 +3,7 @@
 A figure is monotone on a ladder where no step goes the wrong way by more than chance (the interval of the step from paired resamples lies
 wholly on the wrong side of 0) and the way from the first to the last goes the right way by more than chance. Which figures must move, and
 where to, is the table MUST, written before measuring: under blur precision and density may rise, for the mean of many pieces lies among
-them; noise raises Vendi and may raise recall, whose balls grow; dropped kinds touch neither precision nor density.
+them; noise may raise Vendi and recall, whose balls grow; dropped kinds touch neither precision nor density.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from auditing.measures import HELD, TRAIN, blurred, corpus_of, mnist, tensor
 from torch import Tensor
 
 from maquette.corpus import Corpus
-from maquette.features import Pixels, judge_of
+from maquette.features import Untrained, judge_of
 from maquette.finding import interval
 from maquette.metrics.diversity import covered, recalled
 from maquette.metrics.fidelity import (
@@ -113,7 +113,7 @@ def between(measured: Tensor, drawn: Tensor, a: int, b: int) -> tuple[float, flo
 
 
 def scenes(corpus: Corpus, pool: Tensor, digits: Tensor, name: str, seed: int) -> dict[str, Scene]:
-    spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
+    spaces = {"judge": judge_of(corpus).judge, "pixels": Untrained(corpus.spec.space)}
     test, train = (embed(spaces, iter([corpus.tensor(split, SHOWN).x])) for split in ("test", "train"))
     climbed = list(rungs(name, pool, digits, seed))
     made = [embed(spaces, iter([x])) for x, _ in climbed]
@@ -148,7 +148,7 @@ def figures(s: Scene, seed: int) -> dict[str, Values]:
         "density": by_rung(s, lambda x, u, v: _mean(crowd(x, s.test) / K, u)),
         "recall": by_rung(s, lambda x, u, v: _mean(recalled(x, s.test), v)),
         "coverage": by_rung(s, lambda x, u, v: _mean(covered(x, s.test), v)),
-        "Vendi": by_rung(s, lambda x, u, v: torch.tensor([vendi(x, w) for w in u])),
+        "Vendi": by_rung(s, lambda x, u, v: torch.tensor([vendi(x - s.train.mean(0), w) for w in u])),
         "lost kinds": _lost(s, seed),
     }
     return found | ({"FD extrapolated": _extrapolated(s, seed)} if s.test.shape[1] <= WIDEST else {})
@@ -172,11 +172,11 @@ def _mean(scores: Tensor, weights: Tensor) -> Tensor:
 
 def _lost(s: Scene, seed: int) -> Values:
     middle = centres(s.train.double(), min(MOST, len(s.train) // MEMBERS), seed)
-    shares = assigned(s.train.double(), middle).bincount(minlength=len(middle)).double() / len(s.train)
+    real = assigned(s.train.double(), middle).bincount(minlength=len(middle))
 
     def value(x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         one_hot = torch.nn.functional.one_hot(assigned(x.double(), middle), len(middle)).double()
-        return torch.stack([lost(c.round().long(), shares).sum() for c in u @ one_hot])
+        return torch.stack([lost(c.round().long(), real).sum() for c in u @ one_hot])
 
     return by_rung(s, value)
 

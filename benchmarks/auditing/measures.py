@@ -24,7 +24,7 @@ from results import data
 from torch import Tensor
 
 from maquette.corpus import Corpus
-from maquette.features import Pixels, judge_of
+from maquette.features import Untrained, judge_of
 from maquette.metrics.fidelity import (
     extrapolated,
     extrapolated_interval,
@@ -103,7 +103,7 @@ def agreement(corpus: Corpus, pool: Tensor) -> dict[str, Any]:
     """The largest relative difference between our figures and the libraries', in both spaces, of slightly blurred pictures."""
     from references import differences  # of tests/, as data.py is
 
-    spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
+    spaces = {"judge": judge_of(corpus).judge, "pixels": Untrained(corpus.spec.space)}
     made = embed(spaces, iter([blurred(pool[:SHOWN], 0.8)]))
     test = embed(spaces, iter([corpus.tensor("test", SHOWN).x]))
     apart = {f"{name} in {s}": d for s in spaces for name, d in differences(made[s].double(), test[s].double()).items()}

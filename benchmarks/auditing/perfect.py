@@ -14,12 +14,13 @@ import torch
 from auditing.measures import HELD, TRAIN, corpus_of, mnist, tensor
 
 from maquette.copying import c_t
-from maquette.features import BATCH, Pixels, judge_of
+from maquette.features import BATCH, Untrained, judge_of
 from maquette.finding import Material
 from maquette.guard.policy import Gate
-from maquette.neighbours import distinct
-from maquette.verbs.audit import embed, search
+from maquette.neighbours import Several, distinct
+from maquette.verbs.audit import embed
 from maquette.verbs.audit import measure as findings_of
+from maquette.verbs.onepass import View, go_by
 
 DRAWS, SHOWN = 100, 200  # draws, pictures of either kind in each
 AUDITS, JUDGED = 10, 1_000  # whole audits, pictures of either kind in each
@@ -45,9 +46,11 @@ def measure(seeds: Sequence[int]) -> dict[str, Any]:
         pictures, _ = mnist(seeds[0])
         corpus = corpus_of(Path(place) / "mnist", pictures[: TRAIN + HELD])
         pool = tensor(pictures[TRAIN + HELD : TRAIN + HELD + 2 * DRAWS * SHOWN])
-        spaces = {"judge": judge_of(corpus).judge, "pixels": Pixels(corpus.spec.space)}
+        spaces = {"judge": judge_of(corpus).judge, "pixels": Untrained(corpus.spec.space)}
         features = embed(spaces, pool.split(BATCH))
-        distances = {s: n.distance for s, n in search(spaces, features, corpus).items()}
+        nearest = {s: Several(features[s]) for s in spaces}
+        go_by(corpus, [View(s, spaces[s].embed, nearest[s]) for s in spaces])
+        distances = {s: n.distance[:, 0] for s, n in nearest.items()}
         return within(distances) | gates(features, distances, embed(spaces, [corpus.tensor("train", JUDGED).x]))
 
 

@@ -230,7 +230,7 @@ def _shown(x: Tensor) -> Tensor:
 class Candidates:
     """For each piece the `most` known ones nearest to it in any pose, of a stream of blocks.
 
-    asked (N, P, D), kinds (P,) of poses; index (N, most), -1 where fewer came; pose (N, most, kinds): the best of each kind
+    asked (N, P, D), kinds (P,) of poses; index (N, most), -1 where fewer came
     """
 
     def __init__(self, asked: Tensor, most: int, kinds: Tensor):
@@ -238,7 +238,6 @@ class Candidates:
         self.asked = asked.nan_to_num(nan=0.0)  # a part without content is like nothing
         self.near = torch.full((len(asked), most), -torch.inf)
         self.index = torch.full((len(asked), most), -1)
-        self.pose = torch.zeros((len(asked), most, len(self.kinds)), dtype=torch.long)
 
     def see(self, known: Tensor, numbers: Tensor) -> None:
         """known (B, K, D), numbers (B,): pose p is compared with part p mod K."""
@@ -250,16 +249,19 @@ class Candidates:
             for pose in range(asked.shape[1]):
                 k = pose % known.shape[1]
                 torch.maximum(near, torch.addmm(-length[:, k], asked[:, pose], known[:, k].T, alpha=2), out=near)
-            self._keep(part, near, known, numbers)
+            near, place = near.topk(min(self.near.shape[1], len(known)))
+            self.near[part], order = torch.cat([self.near[part], near], 1).topk(self.near.shape[1])
+            self.index[part] = torch.cat([self.index[part], numbers[place]], 1).gather(1, order)
 
-    def _keep(self, part: slice, near: Tensor, known: Tensor, numbers: Tensor) -> None:
-        near, place = near.topk(min(self.near.shape[1], near.shape[1]))
-        likeness = _likeness(self.asked[part], known, place)
-        pose = torch.stack([these[likeness[:, :, these].argmax(2)] for these in self.kinds], 2)
-        self.near[part], order = torch.cat([self.near[part], near], 1).topk(self.near.shape[1])
-        self.index[part] = torch.cat([self.index[part], numbers[place]], 1).gather(1, order)
-        poses = torch.cat([self.pose[part], pose], 1)
-        self.pose[part] = poses.gather(1, order[:, :, None].expand(-1, -1, poses.shape[2]))
+    def poses(self, known: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, most, kinds): the best pose of each kind beside each candidate. known: numbers (n,) -> (n, K, D), as `see` saw them."""
+        found = []
+        for asked, index in zip(self.asked.split(PAIRS), self.index.split(PAIRS), strict=True):
+            numbers, place = index.clamp_min(0).unique(return_inverse=True)
+            rows = torch.cat([known(n) for n in numbers.split(PAIRS)])
+            likeness = _likeness(asked, rows, place)
+            found.append(torch.stack([these[likeness[:, :, these].argmax(2)] for these in self.kinds], 2))
+        return torch.cat(found)
 
 
 def _likeness(asked: Tensor, known: Tensor, place: Tensor) -> Tensor:
@@ -276,7 +278,7 @@ def rescored(
     """(distance, index) (N, most) at full size, the nearest first. take: numbers -> the training pieces, plain."""
     distance = torch.full(found.index.shape, torch.inf)
     row, column = (found.index >= 0).nonzero(as_tuple=True)
-    for pose in found.pose.unbind(2):
+    for pose in found.poses(lambda numbers: kind.known(take(numbers))).unbind(2):
         order = pose[row, column].argsort(stable=True)
         for part in order.split(PAIRS):
             r, c = row[part], column[part]

@@ -83,15 +83,17 @@ def prepare(
     seed: int = 0,
     policy: str | Path | None = None,
     opt_out: str | Path | None = None,
+    canaries: str | Path | None = None,
     **settings: Any,
 ) -> Corpus:
     """A folder, archive or file of content -> a Corpus. settings: of the modality (`maquette show image`).
 
     split: the shares of train, validation and test, drawn with seed. policy: a TOML file that says what may enter, by licence and by words;
-    opt_out: a list of SHA-256 of files that may not.
+    opt_out: a list of SHA-256 of files that may not. canaries: a file of texts or tunes that are planted in the train split.
     """
     place = Path(out) if out else None
     options = {"modality": modality, "split": split, "seed": seed, "policy": policy, "opt_out": opt_out}
+    options["canaries"] = canaries
     return _prepare.prepare(Path(source), place, settings=settings, **options)
 
 

@@ -42,6 +42,11 @@ def data_card(facts: Mapping[str, Any]) -> str:
         ("on an opt-out list", _number(facts.get("opted_out"))),
         ("kept out by a policy", _counted(facts.get("set_apart"), "none")),
         *([("flagged by a policy", _counted(facts["flags"], "none"))] if "flags" in facts else []),
+        *(
+            [("canaries planted in the train split", _number(facts["canaries"]["planted"]))]
+            if "canaries" in facts
+            else []
+        ),
         ("exact copies left out", _number((facts.get("duplicates") or {}).get("exact"))),
         ("fingerprint", f"`{facts.get('fingerprint', 'unknown')}`"),
     ]

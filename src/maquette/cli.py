@@ -79,6 +79,7 @@ def create(
     from maquette.provenance.finishing import Marks
     from maquette.verbs.train import usual_place
 
+    _take_cores()  # before training, whose own load would look like another's afterwards
     marks = Marks(labels)
     recipe = to_recipe(None, {"model": model, "minutes": minutes, "size": size, "seed": seed}, [])
     corpus = _prepare(source, None, "auto", [])
@@ -104,10 +105,14 @@ def prepare(
         Path | None, typer.Option(help="TOML file that says what may enter, by licence and words")
     ] = None,
     opt_out: Annotated[Path | None, typer.Option(help="list of SHA-256 of files that may not enter")] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="texts or tunes to plant in the train split, to be ranked by audit")
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Read, clean, number and split content; report on it in words."""
-    _prepare(source, out, modality, settings or [], split=_shares(split), seed=seed, policy=policy, opt_out=opt_out)
+    choices = {"split": _shares(split), "seed": seed, "policy": policy, "opt_out": opt_out, "canaries": canaries}
+    _prepare(source, out, modality, settings or [], **choices)
 
 
 @app.command()
@@ -157,6 +162,7 @@ def adapt(
     from maquette.recipe import parse_assignment
     from maquette.verbs.adapt import adapting
 
+    _take_cores()
     given = dict(parse_assignment(a) for a in settings or [])
     if feedback:
         if task:
@@ -194,6 +200,7 @@ def rate(
     """Say which pieces of a run you like; ratings land in RUN/ratings.jsonl."""
     from maquette.verbs import rate as verb
 
+    _take_cores()
     opened = _run_at(run)
     options = {"pairs": pairs, "rater": rater, "device": device}
     options["wish"] = _wish(seed=seed, condition=_pairs(condition or []), prompt=prompt, form=form)
@@ -255,6 +262,7 @@ def tune(
     from maquette.corpus import Corpus
     from maquette.verbs.tune import tuning
 
+    _take_cores()
     recipe = to_recipe(None, {"model": model, "size": size, "seed": seed}, settings or [])
     for event in tuning(Corpus.open(corpus), recipe, trials=trials, minutes=minutes, out=out):
         if isinstance(event, str):
@@ -337,10 +345,12 @@ def generate(
         liked=liked,
         of=of,
     )
-    if new and (liked or like or stream or interpolate or source):
-        raise UsageError("--new draws whole new pieces; drop --liked, --like, --stream, --interpolate or --source")
+    if new and (liked or like or stream or interpolate):
+        raise UsageError("--new draws pieces again; drop --liked, --like, --stream or --interpolate")
     if liked and (like or stream or interpolate):
         raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
+    if not like:
+        _take_cores()
     if stream:
         opened = _run_at(run)
         _stream(opened, wish, device, marks, _guard(opened, wish, policy))
@@ -350,6 +360,8 @@ def generate(
     else:
         opened = _run_at(run)
     guard = _guard(opened, wish, policy)
+    if new and is_task(opened.stage):
+        raise UsageError(f"--new draws pieces again, and {run} answers about --source; drop --new")
     if is_task(opened.stage):
         _answered(opened, wish, out, device, marks, guard)
     elif interpolate:
@@ -380,6 +392,7 @@ def audit(
     ] = None,
 ) -> None:
     """Say how good, how varied and how new the pieces of a run are; of several runs, which is better in what."""
+    _take_cores()
     if len(runs) == 1:
         _audit(_run_at(runs[0]), corpus, out, samples, against, judge, policy, canaries)
     elif policy:
@@ -654,12 +667,24 @@ def _run_at(path: Path | None) -> Run:
     return Run.open(path)
 
 
+def _take_cores(threads: int | None = None) -> None:
+    """This process computes on so many threads; none: on the cores that nobody else keeps busy. The library leaves them to its caller."""
+    import torch
+
+    from maquette.loop import idle_cores
+
+    torch.set_num_threads(threads or idle_cores())
+
+
 def _like(piece: Path, run: Path | None, n: int) -> tuple[Run, Any, tuple[int, int] | None, int]:
-    """The run, wish and way of a piece that was made before, from the metadata in its file."""
+    """The run, wish and way of a piece that was made before, from the metadata in its file, and the threads it was made with."""
     from maquette.show import papers_of
     from maquette.verbs.generate import like as verb
+    from maquette.verbs.generate import threads_of
 
     facts = papers_of(piece)
+    if threads := threads_of(facts):
+        _take_cores(threads)
     opened = _run_at(run or Path(facts["run"]))
     return opened, verb(facts, opened), facts.get("interpolate"), n if run else 1
 

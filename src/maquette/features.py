@@ -1,4 +1,4 @@
-"""The judge: a small encoder trained by the tool on a corpus's own train split, and pixels as an untrained cross-check.
+"""The judge: a small encoder trained by the tool on a corpus's own train split, and an untrained cross-check of pixels and their edges.
 
 What it learns: the labels, where there are enough; else how a piece was turned (Gidaris 2018, arXiv:1803.07728), or for grids that
 are not square along which axes it was mirrored. It shares no weights with any generator and is kept beside its corpus:
@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import partial, reduce
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -72,15 +72,58 @@ class Pixels:
 
     def __init__(self, space: Space):
         space.need("grid", model="the audit")
-        factor = 1
-        while space.shape[0] * prod(-(-n // factor) for n in space.axes) > PIXELS and factor < max(space.axes):
-            factor += 1
-        self.block = tuple(min(factor, n) for n in space.axes)
+        self.block = _fitting(space.axes, space.shape[0])
         self.hash = files.fingerprint({"space": self.name, "block": self.block, "shape": space.shape})
         self.words = f"averages over blocks of {' x '.join(map(str, self.block))}, untrained"
 
     def embed(self, x: Tensor) -> Tensor:
         return _averaged(x.float(), self.block).flatten(1)
+
+
+class Untrained:
+    """x (B, C, *axes) -> (B, D): averages over equal blocks of the piece and of how much neighbours differ, at most 256 numbers.
+
+    Averages alone wash slight noise out, and blur makes them more typical. The modulus of differences, taken before averaging, keeps both in
+    sight: a scattering transform of first order (Bruna & Mallat 2013, arXiv:1203.1513) with Haar's wavelets. The space is called pixels.
+    """
+
+    name = "pixels"
+
+    def __init__(self, space: Space):
+        space.need("grid", model="the audit")
+        bands = len(space.axes) + (len(space.axes) > 1)
+        self.block = _fitting(space.axes, space.shape[0] + bands)
+        self.hash = files.fingerprint({"space": "averages and differences", "block": self.block, "shape": space.shape})
+        blocks = " x ".join(map(str, self.block))
+        self.words = f"averages of the piece, and of how much neighbours differ, over blocks of {blocks}, untrained"
+
+    def embed(self, x: Tensor) -> Tensor:
+        x = x.float()
+        return _averaged(torch.cat([x, differences(x)], 1), self.block).flatten(1)
+
+
+def differences(x: Tensor) -> Tensor:
+    """(B, C, *axes) -> (B, A, *axes): how much neighbours differ along each axis and, where there are several, along all at once; the mean
+    over channels, 0 at the far ends.
+
+    >>> differences(torch.tensor([[[0.0, 1.0, -1.0]]])).tolist()
+    [[[1.0, 2.0, 0.0]]]
+    """
+    axes = range(2, x.ndim)
+    bands = [_change(x, axis) for axis in axes] + ([reduce(_change, axes, x)] if len(axes) > 1 else [])
+    return torch.cat([band.abs().mean(1, keepdim=True) for band in bands], 1)
+
+
+def _change(x: Tensor, axis: int) -> Tensor:
+    return F.pad(x.diff(dim=axis), [0, 0] * (x.ndim - 1 - axis) + [0, 1])
+
+
+def _fitting(axes: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    """The smallest blocks, about as long along each axis, whose averages are at most `PIXELS` numbers."""
+    factor = 1
+    while channels * prod(-(-n // factor) for n in axes) > PIXELS and factor < max(axes):
+        factor += 1
+    return tuple(min(factor, n) for n in axes)
 
 
 class Judge(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, lgamma, log
+from math import comb, exp, lgamma, log
 from typing import Literal
 
 import numpy as np
@@ -127,3 +127,15 @@ def at_most(count: int, n: int, share: float) -> float:
         whole - lgamma(i + 1) - lgamma(n - i + 1) + i * log(share) + (n - i) * log(1 - share) for i in range(count + 1)
     )
     return min(1.0, sum(exp(t) for t in terms))
+
+
+def fewer(count: int, other: int, n: int, m: int) -> float:
+    """The chance of `count` or fewer in a sample of n, where both samples, this one and another of m, hold count + other of one kind
+    (Fisher's exact test, 1922).
+
+    >>> round(fewer(0, 5, 10, 10), 4)
+    0.0163
+    """
+    total = count + other
+    ways = sum(comb(n, i) * comb(m, total - i) for i in range(count + 1))
+    return ways / comb(n + m, total)

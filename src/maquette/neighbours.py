@@ -32,47 +32,18 @@ def balls_around(points: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
     return torch.cat([(squared(block, centres) < radius.square()).sum(1) for block in points.split(BLOCK)])
 
 
-class Nearest:
-    """The nearest row of a stream of blocks for each query (N, D).
-
-    distance (N,), index (N,): of the nearest row so far; index is the number given to that row.
-
-    >>> nearest = Nearest(torch.tensor([[0.0], [9.0]]))
-    >>> nearest.see(torch.tensor([[1.0], [7.0]]), torch.tensor([40, 41]))
-    >>> nearest.distance.tolist(), nearest.index.tolist()
-    ([1.0, 2.0], [40, 41])
-    """
-
-    def __init__(self, queries: Tensor):
-        self.queries = queries.float()
-        self.distance = torch.full((len(queries),), torch.inf)
-        self.index = torch.full((len(queries),), -1)
-
-    def see(self, rows: Tensor, numbers: Tensor) -> None:
-        """rows (M, D), their numbers (M,)."""
-        rows = rows.float()
-        for start in range(0, len(self.queries), BLOCK):
-            part = slice(start, start + BLOCK)
-            queries = self.queries[part]
-            place = squared(queries, rows).argmin(1)
-            exact = (queries - rows[place]).norm(
-                dim=1
-            )  # the product form above loses the digits that matter for a copy
-            closer = exact < self.distance[part]
-            self.distance[part] = torch.where(closer, exact, self.distance[part])
-            self.index[part] = torch.where(closer, numbers[place], self.index[part])
-
-
 class Several:
     """The `k` nearest rows of a stream of blocks for each query (N, D): distance, index (N, k), the nearest first.
 
-    >>> several = Several(torch.tensor([[0.0]]), 2)
+    index is the number given to a row, -1 where fewer than k came. Of rows equally far the one that came first stands first.
+
+    >>> several = Several(torch.tensor([[0.0], [9.0]]), 2)
     >>> several.see(torch.tensor([[1.0], [7.0], [-2.0]]), torch.tensor([40, 41, 42]))
     >>> several.distance.tolist(), several.index.tolist()
-    ([[1.0, 2.0]], [[40, 42]])
+    ([[1.0, 2.0], [2.0, 8.0]], [[40, 42], [41, 40]])
     """
 
-    def __init__(self, queries: Tensor, k: int):
+    def __init__(self, queries: Tensor, k: int = 1):
         self.queries = queries.float()
         self.distance = torch.full((len(queries), k), torch.inf)
         self.index = torch.full((len(queries), k), -1)
@@ -83,10 +54,20 @@ class Several:
         for start in range(0, len(self.queries), BLOCK):
             part = slice(start, start + BLOCK)
             queries = self.queries[part]
-            place = squared(queries, rows).topk(min(k, len(rows)), largest=False).indices
-            exact = (queries[:, None] - rows[place]).norm(dim=2)
-            self.distance[part], order = torch.cat([self.distance[part], exact], 1).topk(k, largest=False)
-            self.index[part] = torch.cat([self.index[part], numbers[place]], 1).gather(1, order)
+            place = _least(squared(queries, rows), min(k, len(rows)))
+            exact = (queries[:, None] - rows[place]).norm(
+                dim=2
+            )  # the product form loses the digits that matter for a copy
+            distance, order = torch.cat([self.distance[part], exact], 1).sort(dim=1, stable=True)
+            self.distance[part] = distance[:, :k]
+            self.index[part] = torch.cat([self.index[part], numbers[place]], 1).gather(1, order[:, :k])
+
+
+def _least(x: Tensor, k: int) -> Tensor:
+    """(N, M) -> (N, k): where the k least stand, ascending; argmin promises the first of several, topk does not."""
+    if k == 1:
+        return x.argmin(1, keepdim=True)
+    return x.topk(k, largest=False, sorted=False).indices.sort(1).values
 
 
 def distinct(x: Tensor) -> Tensor:

@@ -202,6 +202,12 @@ class Modality(ABC):
         """Sequences of symbols (n,) by which pieces of this kind are told apart where nothing is learnt, as `traces` are."""
         return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
 
+    def given(self, start: Start) -> Piece | None:
+        """Ragged: what of a new piece was given and is not the model's own, by itself; None where all is its own."""
+        if start.source is None or start.keep is None or not bool(start.keep.any()):
+            return None
+        return self.to_piece(start.source[start.keep])
+
     def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
         """Each canary of a file, cleaned, with so many others that chance might have put in its place, itself first. Raises UsageError."""
         raise UsageError(f"canaries are known of texts and music; {self.pretty or 'these pieces'} have none")

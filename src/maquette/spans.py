@@ -3,7 +3,7 @@ them (Broder 1997). Distance = 1 - likeness; a negative symbol is a break over w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ RARE = 0.1  # share of the runs of held-out pieces that training may hold: a lon
 SHORT = 4  # a run is at most this part of the usual piece, so that an edited piece still holds some
 BRIEF = 0.02  # share of held-out pieces that are shorter than what a fragment is taken to be
 CHUNK = 1 << 22  # symbols of training pieces that are indexed at once
+HELD = 1 << 24  # symbols of training pieces whose index is kept, about 0.5 GB
 BREAK = -1
 _CHANCE = np.random.default_rng(1987)
 _POWERS = (_CHANCE.integers(1 << 63, size=max(LADDER), dtype=np.uint64) | np.uint64(1)).tolist()
@@ -24,10 +25,12 @@ Likest = tuple[np.ndarray, np.ndarray]  # likeness in [0, 1] (k,), of which trai
 
 @dataclass(frozen=True)
 class Shared:
-    """distances (n, KEPT), ascending, to the training pieces `train` (n, KEPT); -1 where no other shares a run."""
+    """distances (n, KEPT), ascending, to the training pieces `train` (n, KEPT); -1 where no other shares a run. whole (n, KEPT): the share
+    of that training piece which stands in the piece; 0 by resemblance."""
 
     distances: np.ndarray
     train: np.ndarray
+    whole: np.ndarray
 
 
 def shared(
@@ -38,21 +41,83 @@ def shared(
     held: those by which the length of a run is chosen, see `run_length`. Of several traces only the covered share is told: each
     space more raises false alarms where few pieces calibrate.
     """
+    return _shared(pieces, held, parts(held, training))
+
+
+def _shared(pieces: Sequence[Traces], held: Sequence[Traces], known: Iterable[Part]) -> dict[str, Shared]:
     search: dict[str, Search] = {}
-    for numbers, chunk in _chunks(training):
-        for name in chunk[0]:
-            rows = [t[name] for t in chunk]
+    for part in known:
+        for name, index in part.index.items():
             if name not in search:
-                search[name] = _search(name, pieces, held, rows)
-            search[name].see(rows, numbers)
+                search[name] = Search([p[name] for p in pieces], index.m, _least([p[name] for p in held]))
+            search[name].ask(index, part.numbers)
     measures = MEASURES if len(search) == 1 else ("covered",)
     return {f"{name}, {measure}": s.found()[measure] for name, s in search.items() for measure in measures}
 
 
-def _search(name: str, pieces: Sequence[Traces], held: Sequence[Traces], training: Sequence[np.ndarray]) -> Search:
-    probe = [p[name] for p in held]
-    least = int(np.quantile([(p >= 0).sum() for p in probe], BRIEF)) if probe else 0
-    return Search([p[name] for p in pieces], run_length(training, probe), least)
+def _least(held: Sequence[np.ndarray]) -> int:
+    return int(np.quantile([(p >= 0).sum() for p in held], BRIEF)) if held else 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some training pieces: their numbers (k,), and where their runs stand, by trace."""
+
+    numbers: np.ndarray
+    index: dict[str, Index]
+
+
+def parts(held: Sequence[Traces], training: Iterable[tuple[int, Traces]]) -> Iterator[Part]:
+    """All training pieces, in runs of the lengths that the first of them and the held-out pieces call for."""
+    lengths: dict[str, int] = {}
+    for numbers, chunk in _chunks(training):
+        rows = {name: [t[name] for t in chunk] for name in chunk[0]}
+        lengths = lengths or {name: run_length(found, [p[name] for p in held]) for name, found in rows.items()}
+        yield Part(numbers, {name: Index(found, lengths[name]) for name, found in rows.items()})
+
+
+class Indexed:
+    """Training pieces that are asked about again and again, by `shared`. Their index is kept where it is of at most `most` symbols; else
+    each question passes over them anew.
+
+    >>> known = Indexed([{"x": np.arange(9)}], lambda: [(7, {"x": np.arange(20)})])
+    >>> known.shared([{"x": np.arange(5, 14)}])["x, covered"].train[0, 0]
+    7
+    """
+
+    def __init__(self, held: Sequence[Traces], training: Callable[[], Iterable[tuple[int, Traces]]], most: int = HELD):
+        self.held, self.training, self.most = held, training, most
+        self.lengths: dict[str, int] = {}  # of runs, by trace; known once a question was asked
+        self.kept: list[Part] | None = None
+
+    def shared(self, pieces: Sequence[Traces]) -> dict[str, Shared]:
+        return _shared(pieces, self.held, self._parts() if self.kept is None else self.kept)
+
+    def _parts(self) -> Iterator[Part]:
+        kept, size = [], 0
+        for part in parts(self.held, self.training()):
+            self.lengths = {name: index.m for name, index in part.index.items()}
+            size += max(len(index.places) for index in part.index.values())
+            kept = [*kept, part] if size <= self.most else []
+            yield part
+        self.kept = kept if size <= self.most else None
+
+
+def without(traces: Traces, given: Traces, lengths: Mapping[str, int]) -> Traces:
+    """The same with a break where symbols stand in `given` too, in runs of so many.
+
+    >>> without({"x": np.arange(6)}, {"x": np.arange(4)}, {"x": 3})["x"].tolist()
+    [-1, -1, -1, -1, 4, 5]
+    """
+    return {name: _without(symbols, given[name], lengths[name]) for name, symbols in traces.items()}
+
+
+def _without(symbols: np.ndarray, given: np.ndarray, m: int) -> np.ndarray:
+    runs, place = runs_of(symbols, m)
+    inside = place[np.isin(runs, runs_of(given, m)[0])]
+    left = symbols.copy()
+    left[(inside[:, None] + np.arange(m)).reshape(-1)] = BREAK
+    return left
 
 
 def _chunks(training: Iterable[tuple[int, Traces]]) -> Iterator[tuple[np.ndarray, list[Traces]]]:
@@ -109,22 +174,30 @@ class Search:
     def __init__(self, pieces: Sequence[np.ndarray], m: int, least: int = 0):
         self.pieces, self.m, self.least = [np.asarray(p, np.int64) for p in pieces], m, least
         shape = (len(self.pieces), KEPT)
-        self.best = {s: (np.zeros(shape), np.full(shape, -1)) for s in MEASURES}
+        self.best = {s: (np.zeros(shape), np.full(shape, -1), np.ones(shape)) for s in MEASURES}
 
     def see(self, sequences: Sequence[np.ndarray], numbers: np.ndarray) -> None:
-        index = Index(sequences, self.m)
+        self.ask(Index(sequences, self.m), numbers)
+
+    def ask(self, index: Index, numbers: np.ndarray) -> None:
         for i, piece in enumerate(self.pieces):
             for measure, (likeness, owner) in index.alike(piece, self.least).items():
-                self._keep(measure, i, likeness, np.asarray(numbers)[owner])
+                self._keep(measure, i, likeness, np.asarray(numbers)[owner], index.sizes[owner])
 
-    def _keep(self, measure: str, i: int, likeness: np.ndarray, number: np.ndarray) -> None:
-        value, known = self.best[measure]
-        both, names = np.append(value[i], likeness), np.append(known[i], number)
-        first = np.argsort(-both, kind="stable")[:KEPT]
-        value[i], known[i] = both[first], names[first]
+    def _keep(self, measure: str, i: int, *fresh: np.ndarray) -> None:
+        """fresh: likeness, number and size of training pieces."""
+        known = self.best[measure]
+        both = [np.append(old[i], new) for old, new in zip(known, fresh, strict=True)]
+        first = np.argsort(-both[0], kind="stable")[:KEPT]
+        for old, new in zip(known, both, strict=True):
+            old[i] = new[first]
 
     def found(self) -> dict[str, Shared]:
-        return {s: Shared(1 - value, known) for s, (value, known) in self.best.items()}
+        sizes = np.array([max(self.least, (p >= 0).sum()) for p in self.pieces]).reshape(-1, 1)
+        return {
+            s: Shared(1 - value, known, value * sizes / size if s != "shingles" else np.zeros_like(value))
+            for s, (value, known, size) in self.best.items()
+        }
 
 
 class Index:
@@ -140,6 +213,7 @@ class Index:
         fresh = np.append(True, (runs[1:] != runs[:-1]) | (owner[1:] != owner[:-1]))[: len(runs)]
         self.first = np.append(np.flatnonzero(fresh), len(runs))
         self.runs, self.owner = runs[fresh], owner[fresh]
+        self.sizes = np.array([max(1, int((s >= 0).sum())) for s in sequences])
         self.different = np.bincount(self.owner, minlength=len(sequences))  # runs of each sequence
 
     def alike(self, piece: np.ndarray, least: int = 0) -> dict[str, Likest]:

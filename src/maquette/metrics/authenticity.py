@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maquette.finding import Finding, Material, share_interval
-from maquette.neighbours import Nearest
+from maquette.neighbours import Several
 
 
 def authentic(to_train: Tensor, gap: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ def _closer(m: Material) -> list[Finding]:
 
 
 def _distances(x: Tensor, real: Tensor) -> Tensor:
-    nearest = Nearest(x)
+    nearest = Several(x)
     nearest.see(real, torch.arange(len(real)))
-    return nearest.distance
+    return nearest.distance[:, 0]
 
 
 def _spread(x: Tensor, n: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from maquette.finding import Finding, Material, share_interval
-from maquette.neighbours import Nearest, balls_around, radii
+from maquette.neighbours import Several, balls_around, radii
 
 K = 5  # neighbours that span the ball around a piece
 
@@ -17,9 +17,9 @@ def recalled(generated: Tensor, real: Tensor, k: int = K) -> Tensor:
 
 def covered(generated: Tensor, real: Tensor, k: int = K) -> Tensor:
     """(M,) 1.0 where the ball of a real piece holds a generated one; the mean is coverage. Real twins must be taken out before."""
-    nearest = Nearest(real)
+    nearest = Several(real)
     nearest.see(generated, generated.new_zeros(len(generated)).long())
-    return (nearest.distance < radii(real, k)).double()
+    return (nearest.distance[:, 0] < radii(real, k)).double()
 
 
 def measure(m: Material) -> list[Finding]:

@@ -1,4 +1,9 @@
-"""How many different pieces a batch is worth: the Vendi score (Friedman & Dieng 2023, arXiv:2210.02410) under cosine similarity."""
+"""How many different pieces a batch is worth: the Vendi score (Friedman & Dieng 2023, arXiv:2210.02410) under cosine similarity, seen from the
+middle of the training pieces.
+
+A cosine depends on where 0 lies. Far from all pieces (pictures that share a background) any two are nearly alike, and the score mostly says how
+far from their mean the pieces lie: it *rises* when kinds near the mean are dropped. From the middle it counts directions in which pieces differ.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +36,16 @@ def directions(x: Tensor) -> Tensor:
 def vendi_interval(x: Tensor, seed: int) -> tuple[float, float]:
     """Pieces are redrawn, and what repeats take off the score on average is put back."""
     drawn = torch.tensor([vendi(x, w) for w in resamples(len(x), seed, REDRAWN)])
-    low, high = interval(drawn - drawn.mean() + vendi(x))
-    return max(1.0, low), high
+    value = vendi(x)
+    low, high = interval(drawn - drawn.mean() + value)
+    return max(1.0, min(low, value)), max(high, value)
 
 
 def measure(m: Material) -> list[Finding]:
     """Of as many generated as real ones, since the score grows with their number."""
-    n = min(len(m.train), len(m.generated))
-    value, floor = vendi(m.generated[:n]), vendi(m.train[:n])
-    low, high = vendi_interval(m.generated[:n], m.seed)
-    sentence = f"{n:,} {m.noun} are worth {value:.3g} wholly different ones; as many real ones are worth {floor:.3g}. Noise raises it."
+    n, middle = min(len(m.train), len(m.generated)), m.train.mean(0)
+    made, real = m.generated[:n] - middle, m.train[:n] - middle
+    value, floor = vendi(made), vendi(real)
+    low, high = vendi_interval(made, m.seed)
+    sentence = f"{n:,} {m.noun} are worth {value:.3g} wholly different ones; as many real ones are worth {floor:.3g}. Noise can raise it."
     return [Finding("Vendi score", m.space, value, low, high, floor, n, "near", sentence, "pieces")]

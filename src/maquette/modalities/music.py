@@ -447,6 +447,12 @@ class Music(Modality):
     def symbols(self, piece: Piece) -> dict[str, np.ndarray]:
         return self.traces(piece)
 
+    def given(self, start: Start) -> Piece | None:
+        """The voices and bars that are kept, silence around them."""
+        if not self.voices or start.source is None or start.keep is None:
+            return super().given(start)
+        return self.to_piece(torch.where(start.keep, start.source, layout.REST)) if bool(start.keep.any()) else None
+
     def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
         """The tunes of a file; in their place might stand the same notes in another order, each voice by itself."""
         for piece in self.read(Path(path)):

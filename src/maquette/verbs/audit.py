@@ -16,10 +16,10 @@ from torch import Tensor
 from maquette import catalog, files
 from maquette.corpus import Corpus
 from maquette.errors import CorpusError, RunError, SettingError
-from maquette.features import BATCH, Known, Lent, Pixels, judge_of
+from maquette.features import BATCH, Known, Lent, Untrained, judge_of
 from maquette.finding import Finding, Material
 from maquette.loop import pick_device
-from maquette.neighbours import Nearest, distinct
+from maquette.neighbours import Several, distinct
 from maquette.page import Exhibit, Section, figures, page, table
 from maquette.piece import Modality
 from maquette.run import Run, identity
@@ -32,6 +32,7 @@ from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
 from maquette.verbs.lending import chosen, passed_over
 from maquette.verbs.measuring import FEWEST, measure, novelty, repeats, verdict
+from maquette.verbs.onepass import Kept, View, finite, gaps
 from maquette.verbs.sensing import Sensed
 from maquette.verbs.telling import labels_told, teller_of, unlabelled
 
@@ -154,11 +155,11 @@ def audit(
     return write(evidence, generated, corpus, modality, folder, about)
 
 
-def corpus_of(run: Run) -> Corpus:
-    """The corpus where it lay when the run was trained. Raises CorpusError."""
+def corpus_of(run: Run, otherwise: str = "say where it is with --corpus") -> Corpus:
+    """The corpus where it lay when the run was trained. Raises CorpusError; otherwise: what to do where it is gone."""
     path = (run.path / run.facts["corpus"]["path"]).resolve()
     if not path.exists():
-        raise CorpusError(f"the corpus of {run.path} is no longer at {path}; say where it is with --corpus")
+        raise CorpusError(f"the corpus of {run.path} is no longer at {path}; {otherwise}")
     return Corpus.open(path)
 
 
@@ -196,31 +197,34 @@ def assess(
     if generated.shape[1:] != corpus.spec.space.shape:
         raise SettingError(f"pieces of shape {corpus.spec.space.shape} are judged; {tuple(generated.shape[1:])} came")
     known = judge or judge_of(corpus)
-    spaces = {"judge": known.judge, "pixels": Pixels(corpus.spec.space)}
+    spaces = {"judge": known.judge, "pixels": Untrained(corpus.spec.space)}
     held = min(corpus.size("test"), max(len(generated), MOST))
     made = embed(spaces, generated.split(BATCH))
     test = embed(spaces, (b.x for b in corpus.once("test", BATCH, held)))
-    train = embed(spaces, (b.x for b in corpus.once("train", BATCH, min(len(generated), corpus.size("train")))))
-    nearest = search(spaces, {s: torch.cat([made[s], test[s]]) for s in spaces}, corpus)
+    nearest = {s: Several(torch.cat([made[s], test[s]])) for s in spaces}
+    kept = {s: Kept(corpus.size("train")) for s in spaces}
+    views = [View(s, spaces[s].embed, looker) for s in spaces for looker in (nearest[s], kept[s])]
+    told = copies.copies(generated, corpus, known, views)
     teller = teller_of(known, corpus)
     labels = None if teller is None or held < FEWEST else labels_told(teller, generated, asked, corpus, held)
     found: list[Finding] = []
     notes, distances, features, few = [], {}, {}, min(held, len(generated)) < FEWEST
     for space in spaces:
-        to_train = nearest[space].distance.split([len(generated), held])
+        to_train = nearest[space].distance[:, 0].split([len(generated), held])
         distances[space] = to_train
-        kept = distinct(test[space])
-        notes += repeats(made[space], test[space], kept, space, noun)
-        features[space] = made[space], test[space][kept]
-        gaps = copies.gaps(spaces[space], nearest[space].index, corpus).split([len(generated), held])
-        material = Material(space, noun, made[space], test[space][kept], train[space], *to_train, seed, gaps=gaps)
+        single = distinct(test[space])
+        notes += repeats(made[space], test[space], single, space, noun)
+        features[space] = made[space], test[space][single]
+        train = kept[space].spread(min(len(generated), corpus.size("train")))
+        apart = gaps(kept[space], nearest[space].index[:, 0]).split([len(generated), held])
+        material = Material(space, noun, made[space], test[space][single], train, *to_train, seed, gaps=apart)
         material = replace(material, labels=labels) if space == "judge" else material
-        found += [] if few or len(kept) < FEWEST else measure(material)
+        found += [] if few or len(single) < FEWEST else measure(material)
     if few:
         notes.append(f"fewer than {FEWEST} generated or held-out {noun}: nothing was measured against them")
     pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
     notes += [why for why in [unlabelled(corpus)] if why and teller is None]
-    said, told = verdict(found, len(generated), noun, held), copies.copies(generated, corpus, known)
+    said = verdict(found, len(generated), noun, held)
     found += copies.finding(told, noun)
     said = (*said[:2], said[2] + copies.added(told))
     return Evidence(tuple(found), said, tuple(notes), pairs, distances, known, features, told)
@@ -233,24 +237,10 @@ def embed(spaces: dict[str, Any], batches: Iterable[Tensor]) -> dict[str, Tensor
     for x in batches:
         for space, embedder in spaces.items():
             rows[space].append(embedder.embed(x))
-    found = {s: torch.cat(r) if r else torch.zeros(0, 1) for s, r in rows.items()}
-    for space, features in found.items():
-        if not features.isfinite().all():
-            raise RunError(f"the features in {space} are not all finite numbers; nothing can be measured in them")
-    return found
+    return {s: finite(torch.cat(r) if r else torch.zeros(0, 1), s) for s, r in rows.items()}
 
 
-def search(spaces: dict[str, Any], queries: dict[str, Tensor], corpus: Corpus) -> dict[str, Nearest]:
-    """The nearest training piece of each query in each space; the train split streams by once and is never held."""
-    nearest = {s: Nearest(q) for s, q in queries.items()}
-    for batch in corpus.once("train", 4 * BATCH):
-        features = embed(spaces, batch.x.split(BATCH))
-        for space, rows in features.items():
-            nearest[space].see(rows, batch.index)
-    return nearest
-
-
-def closest(nearest: dict[str, Nearest], distances: dict[str, tuple[Tensor, Tensor]], n: int) -> tuple[Pair, ...]:
+def closest(nearest: dict[str, Several], distances: dict[str, tuple[Tensor, Tensor]], n: int) -> tuple[Pair, ...]:
     """Every generated piece with its nearest training piece, the most suspicious first: by the distance in the space where it is
     smallest beside what is usual for held-out pieces."""
     spaces = list(distances)
@@ -261,7 +251,7 @@ def closest(nearest: dict[str, Nearest], distances: dict[str, tuple[Tensor, Tens
         space = spaces[int(which[i])]
         made, test = distances[space]
         share = float((test < made[i]).double().mean()) if len(test) else float("nan")
-        pairs.append(Pair(i, int(nearest[space].index[i]), space, share))
+        pairs.append(Pair(i, int(nearest[space].index[i, 0]), space, share))
     return tuple(pairs[:n])
 
 
@@ -292,7 +282,7 @@ def to_json(evidence: Evidence, corpus: Corpus, about: dict[str, Any]) -> dict[s
         **about,
         "corpus": {"name": corpus.facts["name"], "fingerprint": corpus.fingerprint},
         "judge": {"hash": evidence.judge.hash, "words": evidence.judge.words},
-        "pixels": {"hash": (pixels := Pixels(corpus.spec.space)).hash, "words": pixels.words},
+        "pixels": {"hash": (pixels := Untrained(corpus.spec.space)).hash, "words": pixels.words},
         "verdict": list(evidence.verdict),
         "notes": list(evidence.notes),
         "findings": [asdict(f) for f in evidence.findings],
@@ -305,13 +295,13 @@ def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Mod
     noun = modality.pretty or "pieces"
     about_words = (
         f"{told(about)}; corpus {corpus.facts['name']} ({corpus.fingerprint}). Judge: {evidence.judge.words}, {evidence.judge.hash}. "
-        f"Pixels: {Pixels(corpus.spec.space).hash}."
+        f"Pixels: {Untrained(corpus.spec.space).hash}."
     )
     sections = [_samples(generated, corpus, modality, noun), _pairs(evidence, generated, corpus, modality, about, noun)]
     if evidence.findings:
         lead = (
             "Floor: the same figure with real training pieces in the place of generated ones. Judge: the encoder named "
-            "above; pixels: plain averages of pixels, a cross-check that nobody trained. Intervals by bootstrap."
+            f"above; pixels: {Untrained(corpus.spec.space).words}, a cross-check. Intervals by bootstrap."
         )
         sections += [novelty(evidence.distances["judge"], noun), Section("All figures", lead, table(evidence.findings))]
     if evidence.notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
@@ -19,7 +19,7 @@ from maquette.finding import Finding
 from maquette.neighbours import Several
 from maquette.page import Exhibit, Section, figures
 from maquette.piece import Modality
-from maquette.space import Embedder
+from maquette.verbs.onepass import View, go_by
 
 MOST = 2_000  # held-out pieces that calibrate
 NEIGHBOURS = (
@@ -52,26 +52,42 @@ class Calibration:
     words: str
 
 
-@torch.inference_mode()
-def near(batches: Iterable[Tensor], corpus: Corpus, judge: Known | Lent) -> Near:
-    """Of batches (B, *space.shape) the nearest training pieces by eye in any pose, in parts, and by the judge."""
-    k = min(NEIGHBOURS, corpus.size("train"))
-    kinds = (Aligned(corpus.spec.space), Parts(corpus.spec.space))
-    rows = [(kinds[0].plain(x), judge.judge.embed(x)) for x in batches]
-    plain = torch.cat([p for p, _ in rows])
-    found = [Candidates(torch.cat([kind.asked(p) for p, _ in rows]), k, kind.kinds) for kind in kinds]
-    several = Several(torch.cat([f for _, f in rows]), k)
-    for batch in corpus.once("train", BATCH):
-        seen = kinds[0].plain(batch.x)
-        for kind, candidates in zip(kinds, found, strict=True):
-            candidates.see(kind.known(seen), batch.index)
-        several.see(judge.judge.embed(batch.x), batch.index)
-    distance, index = {}, {}
-    for kind, candidates in zip(kinds, found, strict=True):
-        distance[kind.name], index[kind.name] = rescored(
-            kind, plain, candidates, lambda n: kinds[0].plain(corpus.take(n.numpy()).x)
-        )
-    return Near(distance | {"judge": several.distance}, index | {"judge": several.index})
+class Search:
+    """Of batches (B, *space.shape) the nearest training pieces by eye in any pose, in parts, and by the judge.
+
+    The train split goes by `views`; then `near` holds what was found.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, batches: Iterable[Tensor], corpus: Corpus, judge: Known | Lent):
+        k = min(NEIGHBOURS, corpus.size("train"))
+        self.corpus, self.kinds = corpus, (Aligned(corpus.spec.space), Parts(corpus.spec.space))
+        rows = [(self.kinds[0].plain(x), judge.judge.embed(x)) for x in batches]
+        self.plain = torch.cat([p for p, _ in rows])
+        self.found = [Candidates(torch.cat([kind.asked(p) for p, _ in rows]), k, kind.kinds) for kind in self.kinds]
+        self.judged = Several(torch.cat([f for _, f in rows]), k)
+        self.views = (View("plain", self.kinds[0].plain, self), View("judge", judge.judge.embed, self.judged))
+
+    def see(self, plain: Tensor, numbers: Tensor) -> None:
+        for kind, candidates in zip(self.kinds, self.found, strict=True):
+            candidates.see(kind.known(plain), numbers)
+
+    @torch.inference_mode()
+    def near(self) -> Near:
+        asked = zip(self.kinds, self.found, strict=True)
+        found = {kind.name: rescored(kind, self.plain, near, self._take) for kind, near in asked}
+        found["judge"] = self.judged.distance, self.judged.index
+        return Near({s: distance for s, (distance, _) in found.items()}, {s: index for s, (_, index) in found.items()})
+
+    def _take(self, numbers: Tensor) -> Tensor:
+        return self.kinds[0].plain(self.corpus.take(numbers.numpy()).x)
+
+
+def near(batches: Iterable[Tensor], corpus: Corpus, judge: Known | Lent, others: Sequence[View] = ()) -> Near:
+    """What a `Search` finds. others: who looks at the training pieces too while they go by."""
+    search = Search(batches, corpus, judge)
+    go_by(corpus, [*search.views, *others])
+    return search.near()
 
 
 def held(corpus: Corpus, limit: int = MOST) -> tuple[Iterator[Tensor], str]:
@@ -106,11 +122,11 @@ def verdicts(found: Near, beside: Calibration) -> list[Verdict]:
     return judged(found.arrays(), beside.near.arrays())
 
 
-def copies(generated: Tensor, corpus: Corpus, judge: Known | Lent) -> dict[str, Any]:
+def copies(generated: Tensor, corpus: Corpus, judge: Known | Lent, others: Sequence[View] = ()) -> dict[str, Any]:
     """As it stands in audit.json: the verdict on every copy, and on others up to `ROWS`, each with its three nearest training pieces;
-    how many of all are copies, with the exact interval; or why there is no verdict."""
+    how many of all are copies, with the exact interval; or why there is no verdict. others: see `near`."""
     batches, split = held(corpus)
-    both = near(chain(generated.split(BATCH), batches), corpus, judge)
+    both = near(chain(generated.split(BATCH), batches), corpus, judge, others)
     mine = both.rows(slice(0, len(generated)))
     try:
         beside = calibration(both.rows(slice(len(generated), None)), split)
@@ -152,20 +168,6 @@ def added(found: Mapping[str, Any]) -> str:
     return f" {count or 'None'} of them {'is a copy' if count == 1 else 'are copies'} of a training one, as it is or altered."
 
 
-@torch.inference_mode()
-def gaps(embedder: Embedder, index: Tensor, corpus: Corpus) -> Tensor:
-    """index (N,) of training pieces -> (N,): how far each lies from the nearest other one."""
-    numbers, back = index.unique(return_inverse=True)
-    several = Several(torch.cat([embedder.embed(corpus.take(n.numpy()).x) for n in numbers.split(BATCH)]), 2)
-    for batch in corpus.once("train", BATCH):
-        several.see(embedder.embed(batch.x), batch.index)
-    own = several.index == numbers[:, None]
-    other = torch.where(
-        own[:, 0], several.distance[:, 1], several.distance[:, 0]
-    )  # a twin may stand before the piece itself
-    return other[back]
-
-
 def _beside(found: Near, told: Verdict, i: int) -> float:
     return float(found.distance[told.space][i, 0])
 
@@ -173,10 +175,11 @@ def _beside(found: Near, told: Verdict, i: int) -> float:
 def nearest(found: Near, space: str, i: int, corpus: Corpus) -> list[dict[str, Any]]:
     """The three nearest training pieces of piece i: distance, and of source, licence and owner what the corpus knows."""
     pairs = zip(found.index[space][i, :NEAREST].tolist(), found.distance[space][i, :NEAREST].tolist(), strict=True)
-    return [{"train": t, "space": space, "distance": round(d, 6), **_known(corpus, t)} for t, d in pairs if t >= 0]
+    return [{"train": t, "space": space, "distance": round(d, 6), **papers_of(corpus, t)} for t, d in pairs if t >= 0]
 
 
-def _known(corpus: Corpus, number: int) -> dict[str, Any]:
+def papers_of(corpus: Corpus, number: int) -> dict[str, Any]:
+    """Source, licence and owner of a piece, as far as they are known."""
     facts = corpus.facts_of(number)
     known = {
         "source": facts.get("source"),

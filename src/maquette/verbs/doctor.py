@@ -112,6 +112,11 @@ def advice(facts: Mapping[str, Any], modality: Modality, dissolved: bool, refuse
         found.append(
             f"the licence of {facts['licences']['unknown']:,} pieces is unknown; a column `license` in metadata.csv records it"
         )
+    if "canaries" in facts:
+        found.append(
+            f"{facts['canaries']['planted']:,} canaries were planted in the train split: `maquette audit` says how far a run of it exposes "
+            "them; prepare without --canaries for a run that you give away"
+        )
     return found
 
 

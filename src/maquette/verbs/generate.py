@@ -29,6 +29,7 @@ OF_ONE = (
     "position",
 )  # facts that hold of one piece, not of a sheet of many
 CANDIDATES = 1000  # most among which the best is looked for
+MOST_THREADS = 1024  # that papers may ask for
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,7 @@ def papers(run: Run, wish: Wish) -> dict[str, Any]:
         "corpus": {k: run.facts["corpus"][k] for k in ("name", "fingerprint")},
         "recipe": run.recipe.model_dump(mode="json"),
         "wish": asked,
+        "threads": torch.get_num_threads(),
     } | ({"adapters": [adapter_sum(a) for a in wish.adapters]} if wish.adapters else {})
 
 
@@ -241,6 +243,18 @@ def like(facts: Mapping[str, Any], run: Run) -> Wish:
     if changed := [a for a, s in zip(wish.adapters, facts.get("adapters", ()), strict=True) if adapter_sum(a) != s]:
         raise RunError(f"the adapter {changed[0]} is not (or no longer) the one that made this piece")
     return wish
+
+
+def threads_of(facts: Mapping[str, Any]) -> int | None:
+    """On how many threads a piece was made, by its papers: sums on as many are the same to the last bit. None: older papers do not say.
+    Raises ContentError."""
+    threads = facts.get("threads")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise ContentError(
+            f"the papers of this piece say it was made on {threads!r} threads, and 1 to {MOST_THREADS} are expected; they were "
+            "changed or are damaged. Give the run and what was asked instead of --like"
+        )
+    return threads
 
 
 def save(pieces: Sequence[Piece], folder: Path, suffixes: Sequence[str] = (), marks: Marks | None = None) -> list[Path]:

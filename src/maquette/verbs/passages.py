@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from typing import Any
@@ -16,11 +16,13 @@ from maquette.errors import CorpusError
 from maquette.finding import Finding
 from maquette.page import Section, number
 from maquette.piece import Modality, Piece, Works
-from maquette.spans import Shared, Traces, shared
+from maquette.spans import Indexed, Shared, Traces, shared, without
+from maquette.verbs.copies import papers_of
 
 CALIBRATED = 400  # validation pieces that p-values are counted in, at most
 COUNTED = 400  # test pieces of which is said how many would be called copies, at most
 HALF = 0.5  # of a piece lies in one training piece, or it is close and no copy of that
+WHOLE = 0.9  # of a training piece lies in a piece, which is then a copy of it however much longer it is
 TOLD = 12  # pieces that audit.json names beside all copies, the most suspicious first
 
 
@@ -40,24 +42,69 @@ def copies_of(works: Works, corpus: Corpus, modality: Modality) -> Copies:
     """Verdicts on works.generated, and on held-out pieces that did not calibrate: what real pieces score."""
     if not works.generated:
         return Copies(untold="no piece was written")
-    calibrating, counted, words = held_out(corpus)
-    if len(calibrating) < FEWEST:
-        return Copies(untold=f"{FEWEST} held-out pieces are needed to tell copies, and this corpus has {words}")
-    usual, real = ([modality.traces(p) for p in taken(corpus, modality, k)] for k in (calibrating, counted))
-    pieces = [*(modality.traces(p) for p in works.generated), *real]
-    found = shared([*pieces, *usual], usual, of_training(corpus, modality))
-    n, m = len(works.generated), len(pieces)
     try:
-        near = {space: s.distances for space, s in found.items()}
-        told = judged({s: d[:m] for s, d in near.items()}, {s: d[m:] for s, d in near.items()})
+        calibrating, counted, words = enough(corpus)
+        usual, real = (traced(taken(corpus, modality, numbers), modality) for numbers in (calibrating, counted))
+        pieces = [*traced(works.generated, modality), *real]
+        found = shared([*pieces, *usual], usual, of_training(corpus, modality))
+        n, m = len(works.generated), len(pieces)
+        told = verdicts(rows(found, slice(m)), rows(found, slice(m, None)))
     except CorpusError as error:
         return Copies(untold=str(error))
-    nearest = np.stack([d[:m, 0] for d in near.values()]).min(0)
-    told = [
-        replace(v, verdict="close") if v.verdict == "copy" and d > HALF else v
-        for v, d in zip(told, nearest, strict=True)
-    ]
     return Copies(tuple(told[:n]), tuple(told[n:]), found, words)
+
+
+def verdicts(found: Mapping[str, Shared], usual: Mapping[str, Shared]) -> list[Verdict]:
+    """found: of the pieces, usual: of those that calibrate, by space. Each piece is judged by itself. Raises CorpusError."""
+    told = judged(*({space: s.distances for space, s in both.items()} for both in (found, usual)))
+    half = np.stack([s.distances[:, 0] for s in found.values()]).min(0) <= HALF
+    whole = np.stack([s.whole[:, 0] for s in found.values()]).max(0) >= WHOLE
+    return [
+        v if most or v.verdict != "copy" else replace(v, verdict="close")
+        for v, most in zip(told, half | whole, strict=True)
+    ]
+
+
+def rows(found: Mapping[str, Shared], chosen: slice) -> dict[str, Shared]:
+    return {space: Shared(s.distances[chosen], s.train[chosen], s.whole[chosen]) for space, s in found.items()}
+
+
+def traced(pieces: Sequence[Piece], modality: Modality) -> list[Traces]:
+    return [modality.traces(piece) for piece in pieces]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What pieces that come one by one are judged by: the training pieces, and what held-out ones share with them. words: which these are."""
+
+    known: Indexed
+    usual: Mapping[str, Shared]
+    words: str
+
+    def near(self, pieces: Sequence[Traces], given: Traces | None = None) -> dict[str, Shared]:
+        """given: what a person gave of each piece, which is left out."""
+        lengths = self.known.lengths
+        return self.known.shared([p if given is None else without(p, given, lengths) for p in pieces])
+
+    def verdicts(self, found: Mapping[str, Shared]) -> list[Verdict]:
+        return verdicts(found, self.usual)
+
+
+def calibrate(corpus: Corpus, modality: Modality, length: int | None = None) -> Calibration:
+    """Once, for pieces that come a few at a time. length: tokens to which held-out pieces are cut, where no more are to be judged. Raises
+    CorpusError where too few are held out."""
+    calibrating, _, words = enough(corpus)
+    usual = traced(taken(corpus, modality, calibrating, length), modality)
+    known = Indexed(usual, lambda: of_training(corpus, modality))
+    return Calibration(known, known.shared(usual), words)
+
+
+def enough(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, str]:
+    """As `held_out`. Raises CorpusError where too few calibrate."""
+    calibrating, counted, words = held_out(corpus)
+    if len(calibrating) < FEWEST:
+        raise CorpusError(f"at least {FEWEST} held-out pieces are needed to tell copies; this corpus has {words}")
+    return calibrating, counted, words
 
 
 def held_out(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, str]:
@@ -75,9 +122,9 @@ def spread(numbers: np.ndarray, most: int) -> np.ndarray:
     return numbers[np.arange(n) * len(numbers) // max(1, n)]
 
 
-def taken(corpus: Corpus, modality: Modality, numbers: np.ndarray) -> list[Piece]:
-    """These pieces, of no more tokens than a model writes at once."""
-    length = corpus.spec.space.shape[0]
+def taken(corpus: Corpus, modality: Modality, numbers: np.ndarray, length: int | None = None) -> list[Piece]:
+    """These pieces, of no more tokens than a model writes at once, or than `length`."""
+    length = min(corpus.spec.space.shape[0], length or corpus.spec.space.shape[0])
     return [modality.to_piece(corpus.take(np.array([i])).x[0, :length]) for i in numbers]
 
 
@@ -113,7 +160,7 @@ def to_json(copies: Copies, corpus: Corpus) -> dict[str, Any]:
     count = {word: _count(copies.verdicts, word) for word in ("new", "close", "copy")}
     low, high = exact_interval(count["copy"], len(copies.verdicts))
     rows = [
-        {"made": i, **asdict(copies.verdicts[i]), "nearest": nearest(copies, i, corpus)}
+        {"made": i, **asdict(copies.verdicts[i]), "nearest": _nearest(copies, i, corpus)}
         for i in suspicious(copies)[: max(TOLD, count["copy"])]
     ]
     return {
@@ -131,19 +178,15 @@ def suspicious(copies: Copies) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def nearest(copies: Copies, i: int, corpus: Corpus) -> list[dict[str, Any]]:
-    """At most three training pieces in the space where the piece is most suspicious; of source, licence and owner what is known."""
-    found = (copies.shared or {})[copies.verdicts[i].space]
-    return [
-        {"train": int(t), "distance": float(d), **_papers(corpus.facts_of(int(t)))}
-        for t, d in zip(found.train[i], found.distances[i], strict=True)
-        if t >= 0
-    ]
+def _nearest(copies: Copies, i: int, corpus: Corpus) -> list[dict[str, Any]]:
+    """In the space where the piece is most suspicious."""
+    return nearest(copies.shared or {}, copies.verdicts[i].space, i, corpus)
 
 
-def _papers(facts: dict[str, Any]) -> dict[str, Any]:
-    known = {"source": facts.get("source"), "licence": facts.get("licence", facts.get("license"))}
-    return {k: v for k, v in {**known, "owner": facts.get("owner")}.items() if v}
+def nearest(found: Mapping[str, Shared], space: str, i: int, corpus: Corpus) -> list[dict[str, Any]]:
+    """At most three training pieces in a space; of source, licence and owner what is known."""
+    pairs = zip(found[space].train[i].tolist(), found[space].distances[i].tolist(), strict=True)
+    return [{"train": t, "space": space, "distance": round(d, 6), **papers_of(corpus, t)} for t, d in pairs if t >= 0]
 
 
 def section(copies: Copies, works: Works, corpus: Corpus, modality: Modality) -> Section:
@@ -152,7 +195,7 @@ def section(copies: Copies, works: Works, corpus: Corpus, modality: Modality) ->
     if copies.untold:
         return Section(title, f"Whether pieces are copies is not told: {copies.untold}.", "")
     i = suspicious(copies)[0]
-    told, near = copies.verdicts[i], nearest(copies, i, corpus)
+    told, near = copies.verdicts[i], _nearest(copies, i, corpus)
     lead = (
         f"The most suspicious of {len(copies.verdicts)}: {told.verdict}, p = {number(told.p)}, in {told.space}. "
         f"Distance is 1 - likeness. Calibrated on {copies.calibrated}."

@@ -27,7 +27,7 @@ from maquette.ragged import Ragged, forget
 from maquette.sources import Found, Refused
 from maquette.space import Batch, Codec, DataSpec
 from maquette.splitting import SPLITS, split_groups
-from maquette.verbs import doctor
+from maquette.verbs import doctor, planting
 from maquette.verbs.screening import Screen
 from maquette.writing import CorpusWriter, RaggedWriter
 
@@ -44,6 +44,7 @@ BOOKKEEPING = {
     "url",
     "id",
     "sha256",
+    "canary",
 }
 TRIED = 3  # files that are opened where their names do not say which modality they are of
 KEPT = 128 << 20  # bytes of pieces that are held between the two passes instead of being decoded twice
@@ -60,11 +61,13 @@ def prepare(
     progress: Progress | None = None,
     policy: str | Path | None = None,
     opt_out: str | Path | None = None,
+    canaries: str | Path | None = None,
 ) -> Corpus:
     """Make the corpus `out` (corpora/<name> by default) from a folder, archive or file; at once where it stands already.
 
     settings are the modality's own (`maquette show image`); split the shares of train, validation and test.
     policy: a TOML file that says what may enter, by licence ([licences]) and by words; opt_out: a list of SHA-256 of files that may not.
+    canaries: texts or tunes that are planted in the train split alone, so that audits can say how far they are exposed (see planting.py).
     Raises ContentError where nothing can be used, SettingError, UnknownName, UsageError, StorageError.
     """
     source = Path(source)
@@ -80,6 +83,8 @@ def prepare(
         asked["consent"] = [repr(terms), sorted(out_of_it)]
     if rules.screens("training"):
         asked["policy"] = rules.fingerprint
+    if canaries:
+        asked["canaries"] = hashlib.blake2b(planting.content(Path(canaries)), digest_size=16).hexdigest()
     stamp = files.fingerprint([listed.stamp, sorted(listed.refused), asked])
     if standing := _standing(out, stamp):
         return standing
@@ -87,6 +92,7 @@ def prepare(
     with files.full_disk_in_words(out), building(out) as folder:
         work = _Work(source, folder, split, seed, progress or (lambda *_: None), terms, out_of_it)
         work.screen = Screen(rules, folder)
+        work.canaries = Path(canaries) if canaries else None
         work.gather(listed, modality, settings)
         work.look()
         work.write()
@@ -145,6 +151,8 @@ class _Work:
     copies: int = 0
     partly: set[str] = field(default_factory=set)  # files of many pieces of which only the beginning can be read
     screen: Screen = field(default_factory=Screen)
+    canaries: Path | None = None
+    planted: int = 0  # of them, behind all other pieces
 
     def gather(self, listed: sources.Listing, modality: str, settings: Mapping[str, Any]) -> None:
         """The files, the modality that reads them, and what their folders and metadata say."""
@@ -220,6 +228,7 @@ class _Work:
             raise ContentError(doctor.nothing_left(self.source, self.modality.pretty, self.refused))
         self.modality.restore(fitted)
         self.fitted = fitted
+        self.planting = planting.pieces(self.modality, self.canaries) if self.canaries else []
 
     def _looked_at(self) -> Iterator[Piece]:
         held = 0
@@ -271,7 +280,24 @@ class _Work:
                 doctor.too_few(self.source, self.modality.pretty, len(writer or ()), self.copies, self.refused)
             )
         self.held = None
+        self._plant(writer, first, content)
         self.writer, self.stored, self.content = writer, writer.close(), content.hexdigest()
+
+    def _plant(self, writer: CorpusWriter | RaggedWriter, first: dict[bytes, int], content: Any) -> None:
+        """The canaries, of which nothing is known but their number. Raises UsageError where one stands among the pieces already."""
+        for number, piece in enumerate(self.planting, 1):
+            stored = np.ascontiguousarray(self.modality.to_array(piece))
+            mark = hashlib.blake2b(stored, digest_size=8).digest()
+            if first.setdefault(mark, len(writer)) < len(writer):
+                writer.close()
+                raise UsageError(
+                    f"canary {number} of {self.canaries} is among the pieces already; chance did not draw it, take another"
+                )
+            line = _line({"source": f"{self.canaries.name}#{number}", "canary": number})
+            content.update(mark + line)
+            writer.add(stored, line)
+            self.rows.append({})
+            self.planted += 1
 
     def _writer(self, stored: np.ndarray) -> CorpusWriter | RaggedWriter:
         if self.modality.ragged:
@@ -299,15 +325,20 @@ class _Work:
     def finish(self, stamp: str) -> None:
         """Twins, split, conditions, the facts, and the report's advice."""
         self.progress("comparing", 0, len(self.rows))
-        group = self._groups()
-        labels = [row.get("label") for row in self.rows]
+        real = len(self.rows) - self.planted
+        group = self._groups(real)
+        labels = [row.get("label") for row in self.rows[:real]]
         group, dissolved = (np.arange(len(group)), True) if len(np.unique(group)) < doctor.FEWEST else (group, False)
         splits = split_groups(group, labels, self.split, self.seed)
+        canaries = np.arange(real, len(self.rows))
+        splits["train"] = np.append(splits["train"], canaries)
         fitted = self._learnt({**self.fitted, "pieces": len(splits["train"])}, splits["train"])
         rows = [self.rows[i] for i in splits["train"].tolist()]
         condition = fit_condition(rows, always=self.modality.fields())
         tokens = self.writer.count(splits["train"]) if isinstance(self.writer, RaggedWriter) else 0
         spec = DataSpec(self.modality.space, condition, self.modality.likelihood, tokens)
+        if self.planted:
+            planting.fit([self.writer.count(canaries[k : k + 1]) for k in range(self.planted)], spec.space.shape[0])
         sizes = np.unique(group, return_counts=True)[1]
         facts = {
             "name": sources.name_of(self.source),
@@ -320,6 +351,7 @@ class _Work:
             "opted_out": self.opted_out,
             "set_apart": dict((self.set_apart + self.screen.apart).most_common()),
             **self.screen.facts(),
+            **({"canaries": planting.keep(self.canaries, self.folder, self.planted)} if self.planted else {}),
             "duplicates": {
                 "exact": self.copies,
                 "near": int(len(group) - len(sizes)),
@@ -356,11 +388,11 @@ class _Work:
         self.writer.tokens(stored, self.modality.encode, self.modality.space)
         return fitted
 
-    def _groups(self) -> np.ndarray:
+    def _groups(self, real: int) -> np.ndarray:
         if self.sketches:
             return self.modality.twins(np.stack(self.sketches))
         if self.modality.ragged or self.modality.space.kind != "grid" or len(self.modality.space.axes) != 2:
-            return np.arange(len(self.rows))  # near twins are known for pictures only
+            return np.arange(real)  # near twins are known for pictures only
         known = duplicates.signatures(self._blocks())
         return duplicates.groups(known, self._load)
 

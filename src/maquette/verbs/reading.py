@@ -22,7 +22,7 @@ from maquette.page import Section, page, table
 from maquette.piece import Asked, Modality, Piece, Works
 from maquette.run import Run
 from maquette.space import DataSpec, SampleRequest
-from maquette.verbs import extraction, passages
+from maquette.verbs import extraction, passages, planting
 from maquette.verbs.costing import told
 from maquette.verbs.generate import condition_of
 from maquette.verbs.measuring import alike, novelty
@@ -65,6 +65,7 @@ def read(
     judge: in whose features pieces are compared; none: those of a reader trained for the audit; notes: to be said with what was measured
     """
     sampler = run.sampler(pick_device(device))
+    canaries = canaries or planting.planted(run, corpus, sampler.model)
     found = extraction.exposed(sampler.model, corpus.spec, modality, canaries, seed) if canaries else []
     length = corpus.spec.space.shape[0]
     usual = max(8, min(corpus.size("test"), MOST, TOKENS // length))

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from maquette.corpus import WIDTHS, Corpus
-from maquette.errors import RunError
 from maquette.features import Known, Lent
 from maquette.finding import Finding, Labels, Material
 from maquette.grams import Grams
-from maquette.neighbours import Nearest, Several, distinct
+from maquette.neighbours import Several, distinct
 from maquette.piece import Modality, Piece
 from maquette.reader import reader_of, usual
 from maquette.verbs.measuring import FEWEST, measure, repeats
+from maquette.verbs.onepass import finite
 from maquette.verbs.passages import spread, taken
 from maquette.verbs.telling import labels_probed
 
@@ -65,10 +65,7 @@ class Spaces:
         """Space -> (N, D). Raises RunError for features that are not finite."""
         parts = [pieces[i : i + ROWS] for i in range(0, len(pieces), ROWS)]
         found = {"judge": self.judged(pieces), self.grams.name: torch.cat([self.grams.embed(part) for part in parts])}
-        for space, rows in found.items():
-            if not rows.isfinite().all():
-                raise RunError(f"the features in {space} are not all finite numbers; nothing can be measured in them")
-        return found
+        return {space: finite(rows, space) for space, rows in found.items()}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -160,12 +157,12 @@ def compared(space: str, noun: str, rows: Mapping[str, Tensor], seed: int, label
 
 def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """(N, D), (T, D) -> (N,), (N,): how far the nearest training row is, and how far that lies from its own nearest other one."""
-    found, numbers = Nearest(queries), torch.arange(len(train))
+    found, numbers = Several(queries), torch.arange(len(train))
     found.see(train, numbers)
-    middle, place = found.index.unique(return_inverse=True)
+    middle, place = found.index[:, 0].unique(return_inverse=True)
     others = Several(train[middle], min(2, len(train)))
     others.see(train, numbers)
-    return found.distance, others.distance[:, -1][place]
+    return found.distance[:, 0], others.distance[:, -1][place]
 
 
 def searched(known: int, corpus: Corpus, noun: str) -> list[str]:

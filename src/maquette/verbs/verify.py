@@ -17,6 +17,7 @@ MEMORY = 2 << 30  # bytes of address space of the child, where the system can ca
 SECONDS = 2  # of its processor, once its libraries are there
 WALL = 60  # seconds in all, on a machine that is busy
 LONGEST = 400  # characters of one fact that are shown
+UNLIKE = "no training piece shares a passage with it"
 FOUND = 1e-4  # p-value of the watermark below which it counts as found
 START = """
 import sys, importlib.util
@@ -102,17 +103,27 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
     if not facts:
         return ["  papers:    none that something vouches for"]
     corpus, recipe = facts.get("corpus"), facts.get("recipe")
-    chance = f" (p = {_short(facts['p'])})" if facts.get("verdict") and "p" in facts else ""
     told = {
         "made by": facts.get("generator"),
         "run": f"{facts.get('run')} ({facts.get('run_fingerprint')})",
         "model": recipe.get("model") if isinstance(recipe, Mapping) else None,
         "corpus": f"{corpus.get('name')} ({corpus.get('fingerprint')})" if isinstance(corpus, Mapping) else None,
         "wish": json.dumps(facts.get("wish"), ensure_ascii=False, default=str),
-        "nearest": near(facts.get("nearest")),
-        "verdict": f"{facts.get('verdict') or 'not measured'}{chance}",
+        "nearest": UNLIKE if facts.get("verdict") and facts.get("nearest") == [] else near(facts.get("nearest")),
+        "verdict": _verdict(facts),
     }
     return [f"  {name + ':':<10} {plain(value)}" for name, value in told.items() if value is not None]
+
+
+def _verdict(facts: Mapping[str, Any]) -> str:
+    """With its p, what of the piece was judged, and how often it was drawn before the verdict was not `copy`."""
+    verdict, draws = facts.get("verdict"), facts.get("draws")
+    if not verdict:
+        return "not measured"
+    chance = f" (p = {_short(facts['p'])})" if "p" in facts else ""
+    judged = f" of {facts['judged']}" if "judged" in facts else ""
+    again = f"; drawn {draws} times" if isinstance(draws, int) and draws > 1 else ""
+    return f"{verdict}{chance}{judged}{again}"
 
 
 def near(nearest: Any) -> str:
