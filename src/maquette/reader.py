@@ -49,7 +49,7 @@ class Reader(Model):
 
 def reader_of(corpus: Corpus, *, seed: int = 0, work: int = WORK) -> Known:
     """The reader that lies beside the corpus, if it is whole and belongs to it; else a newly trained one, which is then kept."""
-    settings = {"seed": seed, "work": work, "version": 1, "reader": "masked, tiny"}
+    settings = {"seed": seed, "work": work, "version": 1, "reader": "masked, tiny", "tokens": TOKENS, "passes": PASSES}
     return beside(
         corpus, settings, lambda task: Reader(corpus.spec), partial(train_reader, corpus, seed=seed, work=work)
     )
