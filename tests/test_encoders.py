@@ -242,7 +242,8 @@ def test_a_run_that_was_trained_to_please_a_judge_is_not_judged_by_it(run: Run, 
 def neighbours(corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """A run and a pretext run of the same corpus in folders side by side."""
     place = tmp_path_factory.mktemp("neighbours")
-    return a_run(corpus, place / "mine"), a_run(corpus, place / "pre", "contrast")
+    recipe = make_recipe({"model": "contrast", "size": "tiny", "train": {"steps": 4, "threads": 1}})
+    return a_run(corpus, place / "mine"), train(corpus, recipe, place / "pre")
 
 
 def test_a_finished_pretext_run_beside_a_run_is_its_judge_unless_another_is_asked_for(neighbours, corpus) -> None:
@@ -267,8 +268,17 @@ def test_a_pretext_run_of_another_corpus_or_unfinished_or_kin_is_passed_over(
     assert pretext_beside([moved], corpus) is None
     (copied / "pre" / "run.json").write_text(json.dumps(facts))
     (manifest,) = (copied / "pre" / "checkpoints").glob("*/manifest.json")
-    manifest.write_text(manifest.read_text().replace('"steps": 1', '"steps": 2'))
+    manifest.write_text(manifest.read_text().replace('"steps": 4', '"steps": 5'))
     assert pretext_beside([moved], corpus) is None
+
+
+def test_a_barely_trained_pretext_run_is_passed_over_aloud(neighbours, corpus, tmp_path: Path) -> None:
+    mine = Run.open(shutil.copytree(neighbours[0].path, tmp_path / "mine"))
+    a_run(corpus, tmp_path / "brief", "contrast")
+    assert chosen(None, mine, corpus) is None
+    found = audit(mine, corpus, samples=12, out=tmp_path / "audit")
+    assert "brief was passed over as the judge: it saw 256 pieces in training" in found.evidence.notes[0]
+    assert chosen(tmp_path / "brief", mine, corpus).words.startswith("the features of brief")
 
 
 def test_pixels_are_named_by_a_hash_and_say_how_they_look() -> None:

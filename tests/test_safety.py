@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_train import tiny
 
 from maquette.api import Trained, generate
 from maquette.corpus import Corpus
-from maquette.errors import SettingError, UnknownName
+from maquette.errors import SettingError, UnknownName, UsageError
 from maquette.guard.policy import make
+from maquette.piece import Piece
+from maquette.recipe import make_recipe
 from maquette.run import Run
 from maquette.verbs.adapt import adapt
 from maquette.verbs.guarding import Guard
+from maquette.verbs.prepare import prepare
 from maquette.verbs.safety import Safety, thresholds
 from maquette.verbs.train import train
 
@@ -97,3 +101,58 @@ def test_a_head_that_cannot_serve_is_refused_in_words(head, maker, tmp_path: Pat
         policy(head, misses=2)
     with pytest.raises(UnknownName, match="did you mean labels"):
         make({"head": {"run": "x", "label": ["a"]}})
+
+
+# ---- texts
+
+
+@pytest.fixture(scope="module")
+def shouting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Run]:
+    """Texts of which a third shout, some of them longer than a head sees at once; and a head that tells them from the others."""
+    root, chance, rows = tmp_path_factory.mktemp("texts"), np.random.default_rng(0), []
+    for k in range(300):
+        text = " ".join(chance.choice(["the owl", "my dog", "a pie", "the sea", "sees", "wants"], 3 + 9 * (k % 7 == 0)))
+        rows.append({"text": text.upper() if k % 3 == 0 else text, "label": "shout" if k % 3 == 0 else "talk"})
+    (root / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = {"context": 32, "tokens": "characters"}
+    corpus = prepare(root, root / "corpus", settings=settings, split=(0.5, 0.3, 0.2))
+    given = {"batch_size": 16, "threads": 1}
+    start = train(
+        corpus, make_recipe({"model": "masked", "size": "tiny", "train": {"steps": 4, "threads": 1}}), root / "pre"
+    )
+    return corpus, adapt(start, corpus, root / "head", task="classify", method="full", steps=60, given=given)
+
+
+def test_a_head_on_texts_flags_what_it_learnt_and_long_ones_by_their_worst_window(shouting):
+    corpus, head = shouting
+    safety = Safety(make({"head": {"run": str(head.path), "labels": ["shout"], "misses": 0.1, "alarms": 0.1}}).head)
+    pieces = [
+        (safety.modality.to_piece(corpus.take(k[None]).x[0]), corpus.facts_of(int(k))["label"])
+        for k in corpus.numbers("test")
+    ]
+    hits = {label: [bool(safety.look(p)) for p, found in pieces if found == label] for label in ("shout", "talk")}
+    assert np.mean(hits["shout"]) > 0.8 and np.mean(hits["talk"]) < 0.3
+    calm, loud = "the owl sees a pie and wants the sea. " * 4, "THE OWL SEES MY DOG AND WANTS IT"
+    scores = [safety.score(safety.modality.to_tensor(Piece(text))) for text in (calm, calm + loud, loud)]
+    assert scores[0] < scores[1] and scores[1] > 0.5 * scores[2]
+
+
+def test_a_head_on_texts_refuses_pictures_and_says_what_it_cannot_read(shouting, head):
+    safety = Safety(
+        make({"head": {"run": str(shouting[1].path), "labels": ["shout"], "misses": 0.1, "alarms": 0.1}}).head
+    )
+    picture = Piece(np.zeros((16, 16, 1), np.uint8), {}, Safety(policy(head).head).modality)
+    with pytest.raises(SettingError, match="knows texts, and these are pictures"):
+        safety.look(picture)
+    (hit,) = safety.look(Piece("", {}, safety.modality))
+    assert hit.rule == "head.unsure" and "cannot read it" in hit.reason
+
+
+def test_a_text_that_a_head_may_withhold_is_not_streamed_and_what_it_flags_is_told(shouting):
+    about = {"run": str(shouting[1].path), "labels": ["shout"], "misses": 0.1, "alarms": 0.1}
+    with pytest.raises(UsageError, match="drop --stream"):
+        Guard(make({"head": {**about, "action": "block"}})).before_streaming()
+    guard = Guard(make({"head": about}))
+    guard.before_streaming()
+    guard.safety.thresholds = type(guard.safety.thresholds)(0.0, 0.0, 9, 9)
+    assert [line[:30] for line in guard.said({"text": "hm"}, Piece("hm"))] == ["flag: piece: the safety head t"]

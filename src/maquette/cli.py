@@ -586,6 +586,7 @@ def _answered(run: Run, wish: Any, out: Path | None, device: str, marks: Any, gu
 
 
 def _stream(run: Run, wish: Any, device: str, marks: Any, guard: Any) -> None:
+    from maquette.piece import Piece
     from maquette.verbs.generate import streaming
 
     if guard:
@@ -596,7 +597,7 @@ def _stream(run: Run, wish: Any, device: str, marks: Any, guard: Any) -> None:
         typer.echo(part, nl=False)
         written += part
     typer.echo("")
-    for line in guard.said({"text": written}) if guard else ():
+    for line in guard.said({"text": written}, Piece(written)) if guard else ():
         typer.echo(line)
 
 

@@ -9,7 +9,7 @@ are not square along which axes it was mirrored. It shares no weights with any g
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
@@ -57,9 +57,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What the judge is trained on. column: of the condition that holds the label; classes: those that are told apart."""
+    """What the judge is trained on. column: of the condition that holds the label; classes: those that are told apart, none where it
+    learns of hidden tokens alone."""
 
-    name: Literal["labels", "turns"]
+    name: Literal["labels", "turns", "hidden"]
     classes: tuple[int, ...]
     column: int = 0
 
@@ -154,6 +155,15 @@ class Judge(Model):
     def logits(self, x: Tensor) -> Tensor:
         return self.head(F.gelu(F.dropout(self.raw(x), 0.2, self.training)))
 
+    @property
+    def words(self) -> str:
+        kinds = len(self.task.classes)
+        what = f"{kinds} labels" if self.task.name == "labels" else f"{kinds} ways of turning a piece"
+        return (
+            f"a small encoder trained on the train split to tell {what} apart "
+            f"(right for {float(self.accuracy):.0%} of the validation split, {1 / kinds:.0%} by chance)"
+        )
+
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
         x, target = posed(batch, self.task)
         known = target >= 0
@@ -165,7 +175,7 @@ def train_judge(corpus: Source, *, seed: int = 0, work: int = WORK) -> Judge:
     """A judge for a corpus; the same seed gives the same judge. work: elements it looks at, which bounds the time."""
     judge_task = task(corpus)
     plan = {"steps": steps(corpus, work), "batch_size": _batch(corpus), "seed": seed, "device": "cpu", "threads": 1}
-    with torch.random.fork_rng(devices=[]), _threads_kept():
+    with torch.random.fork_rng(devices=[]), threads_kept():
         torch.manual_seed(seed)
         model = Judge(corpus.spec, judge_task)
         batches = partial(corpus.batches, plan["batch_size"], seed)
@@ -175,7 +185,7 @@ def train_judge(corpus: Source, *, seed: int = 0, work: int = WORK) -> Judge:
 
 
 @contextmanager
-def _threads_kept() -> Iterator[None]:
+def threads_kept() -> Iterator[None]:
     """The loop sets the number of threads, one here so that every machine sums in the same order; give it back afterwards."""
     before = torch.get_num_threads()
     try:
@@ -185,7 +195,7 @@ def _threads_kept() -> Iterator[None]:
 
 
 @torch.no_grad()
-def standardise(judge: Judge, corpus: Source, seed: int, limit: int = 5000) -> Judge:
+def standardise(judge: Any, corpus: Source, seed: int, limit: int = 5000) -> Any:
     """Fix mean and deviation of the features over the train split, and measure the accuracy on the validation split."""
     judge.eval()
     rows = torch.cat([judge.raw(b.x) for b in corpus.once("train", BATCH, limit)])
@@ -194,7 +204,7 @@ def standardise(judge: Judge, corpus: Source, seed: int, limit: int = 5000) -> J
     judge.std[judge.std < 1e-6] = 1.0
     torch.manual_seed(seed)
     right = known = 0
-    for batch in corpus.once("validation", BATCH, limit):
+    for batch in corpus.once("validation", BATCH, limit) if judge.task.classes else ():
         x, target = posed(batch, judge.task)
         right += int((judge.logits(x).argmax(1) == target).sum())
         known += int((target >= 0).sum())
@@ -208,6 +218,11 @@ def steps(corpus: Source, work: int = WORK) -> int:
     seen = prod(-(-n // b) for n, b in zip(axes, _block(axes), strict=True))
     passes = -(-60 * corpus.size("train") // _batch(corpus))
     return max(20, min(work // (_batch(corpus) * seen), passes, 600))
+
+
+def shown(corpus: Source) -> int:
+    """Pieces that a judge of this corpus is shown, again and again."""
+    return steps(corpus) * _batch(corpus)
 
 
 def _batch(corpus: Source) -> int:
@@ -277,17 +292,12 @@ def _averaged(x: Tensor, block: tuple[int, ...]) -> Tensor:
 class Known:
     """A judge and what a report says about it. hash: of its weights."""
 
-    judge: Judge
+    judge: Any
     hash: str
 
     @property
     def words(self) -> str:
-        kinds = len(self.judge.task.classes)
-        what = f"{kinds} labels" if self.judge.task.name == "labels" else f"{kinds} ways of turning a piece"
-        return (
-            f"a small encoder trained on the train split to tell {what} apart "
-            f"(right for {float(self.judge.accuracy):.0%} of the validation split, {1 / kinds:.0%} by chance)"
-        )
+        return self.judge.words
 
 
 def judge_of(corpus: Source, *, seed: int = 0, work: int = WORK) -> Known:
@@ -295,24 +305,32 @@ def judge_of(corpus: Source, *, seed: int = 0, work: int = WORK) -> Known:
 
     A corpus folder that may not be written to gets no copy; that changes nothing else.
     """
-    settings = {"corpus": corpus.fingerprint, "seed": seed, "work": work, "version": 1, "features": FEATURES}
+    settings = {"seed": seed, "work": work, "version": 1, "features": FEATURES}
+    return beside(corpus, settings, partial(Judge, corpus.spec), partial(train_judge, corpus, seed=seed, work=work))
+
+
+def beside(
+    corpus: Source, settings: Mapping[str, Any], build: Callable[[Task], Model], train: Callable[[], Model]
+) -> Known:
+    """A judge of these settings from the corpus folder, built for the task that it learnt there; else a new one."""
+    settings = {"corpus": corpus.fingerprint, **settings}
     file = Path(corpus.path) / "judge" / f"{files.fingerprint(settings)}.safetensors"
-    return _kept(file, settings, corpus.spec) or _keep(train_judge(corpus, seed=seed, work=work), file, settings)
+    return _kept(file, settings, build) or _keep(train(), file, settings)
 
 
-def _kept(file: Path, settings: Mapping[str, Any], spec: DataSpec) -> Known | None:
+def _kept(file: Path, settings: Mapping[str, Any], build: Callable[[Task], Model]) -> Known | None:
     try:
         facts = files.read_json(file.with_suffix(".json"))
         if facts["settings"] != settings or files.checksum(file) != facts["hash"]:
             return None
-        judge = Judge(spec, Task(**{**facts["task"], "classes": tuple(facts["task"]["classes"])}))
+        judge = build(Task(**{**facts["task"], "classes": tuple(facts["task"]["classes"])}))
         judge.load_state_dict(load_file(file))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
         return None
     return Known(judge.eval().requires_grad_(False), facts["hash"])
 
 
-def _keep(judge: Judge, file: Path, settings: Mapping[str, Any]) -> Known:
+def _keep(judge: Any, file: Path, settings: Mapping[str, Any]) -> Known:
     content = save({k: v.contiguous() for k, v in judge.state_dict().items()})
     known = Known(judge, hashlib.blake2b(content, digest_size=16).hexdigest())  # as files.checksum
     facts = {"settings": dict(settings), "hash": known.hash, "task": asdict(judge.task)}
@@ -352,7 +370,7 @@ class Lent:
 
     def _rows(self, x: Tensor) -> Tensor:
         """(B, D). Raises SettingError for anything else."""
-        rows = self.embedder.embed(x.float())
+        rows = self.embedder.embed(x.float() if x.is_floating_point() else x)
         if rows.ndim != 2 or len(rows) != len(x):
             raise SettingError(
                 f"a judge gives one row of features a piece, ({len(x)}, D); of {len(x)} pieces this one made {tuple(rows.shape)}"

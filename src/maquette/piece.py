@@ -198,6 +198,10 @@ class Modality(ABC):
         """Sequences of symbols (n,) in which copies of this kind are looked for, the same names for every piece; negative is a break."""
         return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
 
+    def symbols(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Sequences of symbols (n,) by which pieces of this kind are told apart where nothing is learnt, as `traces` are."""
+        return {"tokens": self.to_tensor(piece).numpy().reshape(-1)}
+
     def given(self, start: Start) -> Piece | None:
         """Ragged: what of a new piece was given and is not the model's own, by itself; None where all is its own."""
         if start.source is None or start.keep is None or not bool(start.keep.any()):

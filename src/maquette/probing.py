@@ -81,13 +81,18 @@ def standardised(train: Labelled, *others: Labelled) -> list[Labelled]:
 
 def linear_probe(train: Labelled, validation: Labelled, judged: Labelled) -> tuple[float, float]:
     """(decay chosen on the validation split, share of right answers about `judged`): multinomial logistic regression by LBFGS."""
+    decay, weights = best_probe(train, validation)
+    return decay, right(answers(judged, weights), judged)
+
+
+def best_probe(train: Labelled, validation: Labelled) -> tuple[float, Tensor]:
+    """(decay, weights (D + 1, classes)) of most right answers about the validation split."""
     found = []
     start = torch.zeros(train.features.shape[1] + 1, int(train.labels.max()) + 1)
     for decay in sorted(DECAYS, reverse=True):  # each from the one before: the way is short
         start = fitted(train, decay, start)
-        found.append((right(answers(validation, start), validation), decay, right(answers(judged, start), judged)))
-    _, decay, share = max(found, key=lambda f: f[0])
-    return decay, share
+        found.append((right(answers(validation, start), validation), decay, start))
+    return max(found, key=lambda f: f[0])[1:]
 
 
 def fitted(train: Labelled, decay: float, start: Tensor) -> Tensor:

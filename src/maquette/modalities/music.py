@@ -451,6 +451,9 @@ class Music(Modality):
         """The same in any key: intervals with delays of each voice, one voice after the other; and all voices at once."""
         return {"melody": likeness.lines(piece.content), "chords": likeness.chords(piece.content)}
 
+    def symbols(self, piece: Piece) -> dict[str, np.ndarray]:
+        return self.traces(piece)
+
     def given(self, start: Start) -> Piece | None:
         """The voices and bars that are kept, silence around them."""
         if not self.voices or start.source is None or start.keep is None:

@@ -231,6 +231,10 @@ class Text(Modality):
         folded = "".join(c for c in piece.content.casefold() if c.isalnum())
         return {"letters": np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)}
 
+    def symbols(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Every character, spaces and marks too: how a text is laid out is part of how it is written."""
+        return {"characters": np.frombuffer(piece.content.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)}
+
     def canaries(self, path: Path, alternatives: int, seed: int) -> Iterator[list[Piece]]:
         """One a line, what was drawn by chance in braces: my code is {40381}. Digits and letters a-z in them are drawn anew."""
         for lines in texts.canaries(path, alternatives, seed):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -21,7 +20,7 @@ from maquette.features import BATCH, Known, Lent, Untrained, judge_of
 from maquette.finding import Finding, Material
 from maquette.loop import pick_device
 from maquette.neighbours import Several, distinct
-from maquette.page import Exhibit, Section, figures, histogram, page, table
+from maquette.page import Exhibit, Section, figures, page, table
 from maquette.piece import Modality
 from maquette.run import Run, identity
 from maquette.space import SampleRequest
@@ -31,15 +30,15 @@ from maquette.verbs.costing import cost_of, told
 from maquette.verbs.examining import examine
 from maquette.verbs.fitting import fitted_to
 from maquette.verbs.heads import is_task
-from maquette.verbs.lending import chosen
+from maquette.verbs.lending import chosen, passed_over
+from maquette.verbs.measuring import FEWEST, measure, novelty, repeats, verdict
 from maquette.verbs.onepass import Kept, View, finite, gaps
+from maquette.verbs.sensing import Sensed
 from maquette.verbs.telling import labels_told, teller_of, unlabelled
 
 MOST = 2_000  # pieces that are judged where nothing else is asked
-FEWEST = 10  # held-out pieces below which nothing can be measured against them
 CHUNK = 64  # pieces made at once
 SHOWN = 48  # pieces on a sample sheet
-ORDER = ("fidelity", "diversity", "copying")  # of the files of metrics/ on the page; others follow by name
 PAIRS = 12  # closest pairs that are shown
 
 
@@ -79,12 +78,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Audit:
-    """Findings and sentences with the files that hold them; evidence: what is behind those of grids."""
+    """Findings and sentences with the files that hold them; evidence: what is behind those of features."""
 
     findings: tuple[Finding, ...]
     verdict: tuple[str, ...]
     folder: Path
-    evidence: Evidence | None = None
+    evidence: Evidence | Sensed | None = None
 
     @property
     def words(self) -> str:
@@ -140,12 +139,12 @@ def audit(
         return Audit(
             *examine(run, corpus, modality, folder, {k: about[k] for k in ("run", "weights", "model")}, device)
         )
-    lent = chosen(judge, run, corpus)
+    lent, passed = chosen(judge, run, corpus), passed_over(judge, run, corpus)
     if corpus.spec.space.ragged:
-        found = reading.read(run, corpus, modality, samples, seed, device, canaries)
+        found = reading.read(run, corpus, modality, samples, seed, device, canaries, lent, passed)
         about["cost"] = cost_of(run, found.seconds, len(found.works.generated))
         reading.write(found, corpus, modality, folder, about)
-        return Audit(found.findings, found.verdict, folder)
+        return Audit(found.findings, found.verdict, folder, found.sensed)
     if canaries:
         raise SettingError("canaries are ranked by the likelihood of sequences; pieces of this corpus are none")
     started = time.perf_counter()
@@ -154,6 +153,7 @@ def audit(
     asked = run.usual_condition(range(seed, seed + n))
     evidence = assess(generated, corpus, seed=seed, noun=modality.pretty or "pieces", judge=lent, asked=asked)
     evidence = variations.examined(evidence, run, generated, modality, seed, device)
+    evidence = replace(evidence, notes=(*passed, *evidence.notes))
     return write(evidence, generated, corpus, modality, folder, about)
 
 
@@ -226,24 +226,10 @@ def assess(
         notes.append(f"fewer than {FEWEST} generated or held-out {noun}: nothing was measured against them")
     pairs = closest({s: nearest[s] for s in spaces}, distances, len(generated))
     notes += [why for why in [unlabelled(corpus)] if why and teller is None]
-    said = verdict(found, pairs, noun, held)
+    said = verdict(found, len(generated), noun, held)
     found += copies.finding(told, noun)
     said = (*said[:2], said[2] + copies.added(told))
     return Evidence(tuple(found), said, tuple(notes), pairs, distances, known, features, told)
-
-
-def repeats(made: Tensor, test: Tensor, kept: Tensor, space: str, noun: str) -> list[str]:
-    """What is to be said of pieces that are the same in a space; kept: numbers of the held-out ones that repeat none."""
-    told, again = [], len(made) - len(distinct(made))
-    if again:
-        told.append(f"{again} of {len(made)} generated {noun} repeat another in {space}")
-    if len(kept) < len(test):
-        told.append(
-            f"{len(test) - len(kept)} of {len(test)} held-out {noun} repeat another in {space} and were left out"
-        )
-        if len(kept) < FEWEST:
-            told.append(f"only {len(kept)} different ones are left, so nothing was measured in {space}")
-    return told
 
 
 @torch.inference_mode()
@@ -254,15 +240,6 @@ def embed(spaces: dict[str, Any], batches: Iterable[Tensor]) -> dict[str, Tensor
         for space, embedder in spaces.items():
             rows[space].append(embedder.embed(x))
     return {s: finite(torch.cat(r) if r else torch.zeros(0, 1), s) for s, r in rows.items()}
-
-
-def measure(material: Material) -> list[Finding]:
-    """The findings of every file of metrics/ in one space."""
-    found = []
-    names = catalog.names("metrics")
-    for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
-        found += importlib.import_module(f"maquette.metrics.{name}").measure(material)
-    return found
 
 
 def closest(nearest: dict[str, Several], distances: dict[str, tuple[Tensor, Tensor]], n: int) -> tuple[Pair, ...]:
@@ -282,82 +259,6 @@ def closest(nearest: dict[str, Several], distances: dict[str, tuple[Tensor, Tens
 
 def _usual(test: Tensor, made: Tensor) -> Tensor:
     return (test if len(test) else made).median().clamp_min(1e-12)
-
-
-# ---- in words
-
-
-def verdict(found: Sequence[Finding], pairs: Sequence[Pair], noun: str, held: int) -> tuple[str, str, str]:
-    """Three sentences: how good, how varied, how new."""
-    if not found:
-        return (
-            f"How good the {noun} are cannot be measured: {len(pairs)} were generated and {held} held out, and at least {FEWEST} "
-            "different ones of each are needed.",
-            f"How varied they are cannot be measured either; a corpus of {round(FEWEST / 0.15)} or more holds enough out.",
-            "What can be seen is how near each lies to its nearest training one: look at the closest pairs.",
-        )
-    return _good(found, noun), _varied(found, noun), _new(found, noun)
-
-
-def _worst(found: Sequence[Finding], name: str) -> Finding:
-    """The finding of this name in the space where it falls furthest below its floor: a judge of labels is deaf to noise, pixels to
-    little else, so neither alone may acquit."""
-    return min((f for f in found if f.name == name), key=_beside_floor)
-
-
-def _beside_floor(f: Finding) -> float:
-    return f.value / max(f.reference or 0.0, 1e-9)
-
-
-def _good(found: Sequence[Finding], noun: str) -> str:
-    """By precision; where KID finds a difference in any space they are at best mostly like real ones."""
-    precision = _worst(found, "precision")
-    distance = next(f for f in found if (f.name, f.space) == ("Frechet distance", precision.space))
-    words = ("hard to tell from real ones", "mostly like real ones", "only partly like real ones", "unlike real ones")
-    if any(f.low > max(f.reference or 0.0, 0.0) for f in found if f.name == "KID"):
-        words = (words[1], *words[1:])
-    return (
-        f"The {precision.n:,} {noun} are {_grade(precision, words)}: {precision.value:.0%} look like some held-out one (real ones "
-        f"{precision.reference:.0%}), at a Frechet distance of {distance.value:.3g} where real ones score {distance.reference:.3g} "
-        f"({_seen(precision)})."
-    )
-
-
-def _varied(found: Sequence[Finding], noun: str) -> str:
-    coverage = _worst(found, "coverage")
-    words = (
-        "as varied as real ones",
-        "a little less varied than real ones",
-        "clearly less varied than real ones",
-        "of few kinds only",
-    )
-    return (
-        f"They are {_grade(coverage, words)}: {coverage.value:.0%} of the held-out {noun} have one of them in their neighbourhood "
-        f"(with real ones in their place {coverage.reference:.0%}, {_seen(coverage)})."
-    )
-
-
-def _seen(f: Finding) -> str:
-    return {"judge": "seen by the judge", "pixels": "seen in pixels"}[f.space]
-
-
-def _grade(f: Finding, words: Sequence[str]) -> str:
-    """Four words for a share beside its floor: from 95%, 80% and 50% of the floor on, and below."""
-    ratio = _beside_floor(f)
-    return words[0 if ratio >= 0.95 else 1 if ratio >= 0.8 else 2 if ratio >= 0.5 else 3]
-
-
-def _new(found: Sequence[Finding], noun: str) -> str:
-    """By the space in which most near copies were found."""
-    worst = max((f for f in found if f.name == "near copies"), key=lambda f: f.value)
-    more = worst.low > (worst.reference or 0.0)
-    count = round(worst.value * worst.n)
-    end = (
-        "that is more than chance, so look at the closest pairs"
-        if more
-        else f"about {worst.n / 100:.0f} would be usual"
-    )
-    return f"Of {worst.n:,} {noun} {count:,} {'lies' if count == 1 else 'lie'} nearer to a training one than 99% of the held-out {noun} do; {end}."
 
 
 # ---- files
@@ -405,7 +306,7 @@ def to_html(evidence: Evidence, generated: Tensor, corpus: Corpus, modality: Mod
             "Floor: the same figure with real training pieces in the place of generated ones. Judge: the encoder named "
             f"above; pixels: {Untrained(corpus.spec.space).words}, a cross-check. Intervals by bootstrap."
         )
-        sections += [_novelty(evidence, noun), Section("All figures", lead, table(evidence.findings))]
+        sections += [novelty(evidence.distances["judge"], noun), Section("All figures", lead, table(evidence.findings))]
     if evidence.notes:
         sections.append(Section("Notes", ". ".join(evidence.notes) + ".", ""))
     return page(f"Audit of {about.get('run', 'a run')}", evidence.verdict, about_words, sections)
@@ -446,16 +347,6 @@ def _share(pair: Pair, noun: str) -> str:
 def _source(corpus: Corpus, pair: Pair) -> str:
     source = corpus.facts_of(pair.train).get("source")
     return f" ({source})" if source else ""
-
-
-def _novelty(evidence: Evidence, noun: str) -> Section:
-    made, test = evidence.distances["judge"]
-    mark = float(torch.quantile(test.double(), 0.01))
-    lead = (
-        "Distance to the nearest training piece, by the judge. The dashed line is where 1% of the held-out lie nearer: a heap of "
-        "generated ones to its left would be copies."
-    )
-    return Section("How new", lead, histogram(made, test, mark, noun))
 
 
 def _trained(corpus: Corpus, pair: Pair) -> Tensor:

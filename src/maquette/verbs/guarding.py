@@ -57,7 +57,8 @@ class Guard:
 
     def before_streaming(self) -> None:
         """Raises UsageError where what is written may have to be withheld: then it cannot be shown before it is whole."""
-        if self.policy.screens("output", "block"):
+        head = self.policy.head is not None and self.policy.head.action == "block"
+        if head or self.policy.screens("output", "block"):
             raise UsageError("the policy may withhold what is written, which --stream would have shown; drop --stream")
 
     def passed(self, pieces: Iterable[Piece], apart: Callable[[Piece], object] = lambda _: None) -> Iterator[Piece]:
@@ -74,9 +75,10 @@ class Guard:
             else:
                 yield piece
 
-    def said(self, texts: Mapping[str, Any]) -> Iterator[str]:
-        """Flags of what has no file of its own, in words. Raises ContentError where it is withheld."""
+    def said(self, texts: Mapping[str, Any], piece: Piece | None = None) -> Iterator[str]:
+        """Flags of what has no file of its own, in words; of a piece also by the head. Raises ContentError where it is withheld."""
         flags = flags_in(self.policy, {k: str(v) for k, v in texts.items()}, "output")
+        flags += [Flag("piece", hit, "") for hit in (self.safety.look(piece) if self.safety and piece else ())]
         if blocked := [f for f in flags if f.hit.action == "block"]:
             raise ContentError(f"withheld by the policy, {blocked[0].words}")
         yield from (f"flag: {f.words}" for f in [*self.asked, *flags])

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from maquette import catalog
+from maquette import catalog, reader
 from maquette.corpus import Corpus
 from maquette.encoders import encoder_at
 from maquette.errors import MaquetteError, SettingError
-from maquette.features import Lent
+from maquette.features import Lent, shown
+from maquette.loop import make_plan
 from maquette.run import Run, identity
 
 OWN = "own"  # asks for the encoder that is trained for the audit
+PASSES = 10  # over a small train split, that a pretext run has made where it judges unasked
 
 
 def chosen(judge: Run | str | Path | None, run: Run, corpus: Corpus) -> Lent | None:
@@ -28,15 +30,42 @@ def chosen(judge: Run | str | Path | None, run: Run, corpus: Corpus) -> Lent | N
 
 
 def pretext_beside(runs: Sequence[Run], corpus: Corpus) -> Run | None:
-    """The pretext run of the most steps, among the folders beside these runs, that has finished on the train split of this corpus and shares
-    no weights with any of them."""
-    if corpus.spec.space.kind != "grid":
-        return None
-    places = {place for run in runs for place in run.path.resolve().parent.glob("*/run.json")}
-    found = [
-        (steps, pre) for place in sorted(places) if (pre := _open(place.parent)) and (steps := _fits(pre, runs, corpus))
-    ]
+    """The pretext run of the most steps, among the folders beside these runs, that has finished on the train split of this corpus, shares no
+    weights with any of them, and has learnt for long enough."""
+    found = [(steps, pre) for steps, pre in _beside(runs, corpus) if not too_short(pre, steps, corpus)]
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def passed_over(judge: Run | str | Path | None, run: Run, corpus: Corpus) -> list[str]:
+    """What is to be said of pretext runs that might have judged, had they learnt for longer; nothing where a judge was asked for."""
+    if judge is not None:
+        return []
+    whys = [(pre, too_short(pre, steps, corpus)) for steps, pre in _beside([run], corpus)]
+    return [
+        f"{pre.path.name} was passed over as the judge: {why}; --judge takes it all the same"
+        for pre, why in whys
+        if why
+    ]
+
+
+def too_short(pre: Run, steps: int, corpus: Corpus) -> str:
+    """Why a pretext run has learnt for too short a time to judge unasked: it saw fewer pieces than the audit's own encoder does, and fewer
+    than `PASSES` times the train split. "" where it has not."""
+    size = make_plan(pre.build(), pre.recipe.train).batch_size
+    own, each = (
+        (reader.shown(corpus), reader.windows(corpus))
+        if corpus.spec.space.kind == "tokens"
+        else (shown(corpus), corpus.size("train"))
+    )
+    least, seen = min(own, PASSES * each), steps * size
+    return f"it saw {seen:,} pieces in training, and {least:,} are the least to be relied on" if seen < least else ""
+
+
+def _beside(runs: Sequence[Run], corpus: Corpus) -> list[tuple[int, Run]]:
+    """(steps, run) of the pretext runs in folders beside these that could judge them."""
+    places = {place for run in runs for place in run.path.resolve().parent.glob("*/run.json")}
+    opened = (_open(place.parent) for place in sorted(places))
+    return [(steps, pre) for pre in opened if pre and (steps := _fits(pre, runs, corpus))]
 
 
 def _open(folder: Path) -> Run | None:
@@ -62,11 +91,11 @@ def lend(judge: Run | str | Path, run: Run, corpus: Corpus) -> Lent:
     they were made for other pieces, or where run and judge share weights; MissingExtra.
     """
     space = corpus.spec.space
-    if space.kind != "grid":
-        raise SettingError(
-            "--judge compares grids; sequences are judged by likelihood and by their modality's own figures"
-        )
     if not isinstance(judge, Run) and Path(judge).exists() and not Run.exists(Path(judge)):
+        if space.kind != "grid":
+            raise SettingError(
+                f"sequences are judged by a run of `maquette pretrain`; encoders of others, such as {judge}, read pictures"
+            )
         found = encoder_at(Path(judge), space)
         return Lent(found.embedder, corpus, found.hash, found.words)
     return _of_run(judge if isinstance(judge, Run) else Run.open(judge), run, corpus)
@@ -87,8 +116,9 @@ def _of_run(judge: Run, run: Run, corpus: Corpus) -> Lent:
     source = judge.facts["corpus"]
     same = "this corpus" if source["fingerprint"] == corpus.fingerprint else f"the corpus {source['name']}"
     blind = " without labels" if model.probed else ""
+    limit = reader.surveyed(corpus) if space.kind == "tokens" else 5_000
     words = f"the features of {judge.path.name}, a run of {judge.recipe.model} that learnt from {same}{blind}"
-    return Lent(model, corpus, identity(judge), words)
+    return Lent(model, corpus, identity(judge), words, limit)
 
 
 def strangers(run: Run, judge: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maquette import catalog, files
 from maquette.corpus import Corpus
+from maquette.features import Lent
 from maquette.finding import Finding, interval, resamples
 from maquette.likelihood import is_chain, piece_nats
 from maquette.loop import pick_device
@@ -24,6 +25,9 @@ from maquette.space import DataSpec, SampleRequest
 from maquette.verbs import extraction, passages, planting
 from maquette.verbs.costing import told
 from maquette.verbs.generate import condition_of
+from maquette.verbs.measuring import alike, novelty
+from maquette.verbs.measuring import varied as differing
+from maquette.verbs.sensing import Sensed, sense
 
 MOST = 200  # pieces that are written where nothing else is asked
 TOKENS = 40_000  # about as many are written at most
@@ -41,7 +45,8 @@ class Reading:
     works: Works
     seconds: float  # in which the pieces were written
     copies: passages.Copies
-    canaries: tuple[extraction.Canary, ...] = ()
+    canaries: tuple[extraction.Canary, ...]
+    sensed: Sensed
 
 
 def read(
@@ -52,8 +57,13 @@ def read(
     seed: int,
     device: str,
     canaries: Path | None = None,
+    judge: Lent | None = None,
+    notes: Sequence[str] = (),
 ) -> Reading:
-    """Write pieces and judge them and the model that wrote them. The only place where sequences of the test split are looked at."""
+    """Write pieces and judge them and the model that wrote them. The only place where sequences of the test split are looked at.
+
+    judge: in whose features pieces are compared; none: those of a reader trained for the audit; notes: to be said with what was measured
+    """
     sampler = run.sampler(pick_device(device))
     canaries = canaries or planting.planted(run, corpus, sampler.model)
     found = extraction.exposed(sampler.model, corpus.spec, modality, canaries, seed) if canaries else []
@@ -68,7 +78,12 @@ def read(
     copies = passages.copies_of(works, corpus, modality)
     own += passages.finding(copies, modality.pretty or "pieces")
     heart = (*extraction.extracted(sampler, corpus), *extraction.findings(found))
-    return Reading((*likely, *own, *heart), verdict(likely, own, modality), works, seconds, copies, tuple(found))
+    asked = condition_of(run, modality, {}, range(seed, seed + len(made)))
+    sensed = sense(made, corpus, modality, judge=judge, asked=asked, seed=seed)
+    sensed = replace(sensed, notes=(*notes, *sensed.notes))
+    words = verdict(likely, own, sensed.findings, modality)
+    findings = (*likely, *sensed.findings, *own, *heart)
+    return Reading(findings, words, works, seconds, copies, tuple(found), sensed)
 
 
 def gathered(made: list[Piece], corpus: Corpus, modality: Modality, seed: int) -> Works:
@@ -154,19 +169,34 @@ def ngram(corpus: Corpus) -> Any:
 # ---- in words
 
 
-def verdict(likely: Sequence[Finding], own: Sequence[Finding], modality: Modality) -> tuple[str, ...]:
-    """How well the model foretells, then the modality's own first figures of variety and novelty."""
-    return (_good(likely), *(f.sentence for f in own if f.name in modality.telling))
+def verdict(
+    likely: Sequence[Finding], own: Sequence[Finding], sensed: Sequence[Finding], modality: Modality
+) -> tuple[str, ...]:
+    """How good, how varied and how new: how like held-out pieces they are and how well the model foretells those; in how many neighbourhoods
+    they lie; how many are copies. Where pieces were too few to compare, the modality's own first figures of variety and novelty."""
+    known = {f.name: f.sentence for f in own}
+    varied, new = ([known[name]] if name in known else [] for name in modality.telling[:2])
+    new = [known["copies"]] if "copies" in known else new
+    if not sensed:
+        return (_good(likely), *varied, *new)
+    noun = modality.pretty or "pieces"
+    return (f"{alike(sensed, noun)}; {_foretold(likely)}.", differing(sensed, noun), *new)
+
+
+def _foretold(likely: Sequence[Finding]) -> str:
+    if not likely:
+        return "how well the model foretells held-out ones cannot be said exactly, for it is no chain"
+    first = likely[0]
+    gain = (first.reference or 0.0) - first.value
+    least = f"{first.value:.3f} {first.name}"
+    if gain <= 0:
+        return f"the model foretells held-out ones no better than an n-gram that is fitted in seconds ({least}): train for longer"
+    return f"the model foretells held-out ones better than an n-gram by {gain:.3f} ({least})"
 
 
 def _good(likely: Sequence[Finding]) -> str:
-    if not likely:
-        return "How well the model foretells held-out pieces cannot be said exactly: it is no chain."
-    first = likely[0]
-    gain = (first.reference or 0.0) - first.value
-    if gain <= 0:
-        return f"The model has learnt no more than an n-gram would in seconds: {first.sentence} Train for longer."
-    return f"The model foretells held-out pieces better than an n-gram by {gain:.3f}: {first.sentence}"
+    words = _foretold(likely)
+    return f"{words[0].upper()}{words[1:]}.{f' {likely[0].sentence}' if likely else ''}"
 
 
 # ---- files
@@ -178,6 +208,7 @@ def write(reading: Reading, corpus: Corpus, modality: Modality, folder: Path, ab
         "version": 1,
         **about,
         "corpus": {"name": corpus.facts["name"], "fingerprint": corpus.fingerprint},
+        **reading.sensed.to_json(),
         "verdict": list(reading.verdict),
         "findings": [asdict(f) for f in reading.findings],
         **passages.to_json(reading.copies, corpus),
@@ -190,15 +221,29 @@ def write(reading: Reading, corpus: Corpus, modality: Modality, folder: Path, ab
 def _html(reading: Reading, corpus: Corpus, modality: Modality, about: dict[str, Any]) -> str:
     words = told(about)
     works = reading.works
-    lead = "Reference: an n-gram for likelihoods, held-out pieces cut to the same length for all else. Intervals by bootstrap."
+    lead = (
+        "Floor: an n-gram for likelihoods; training pieces in the place of generated ones where judge or n-grams say how like they are; held-out "
+        "pieces cut to the same length for all else. Intervals by bootstrap."
+    )
     sections = [
         Section("New", "Written for this audit, seeds in order.", _shown(works.generated, modality)),
         Section("Real", f"Held-out {modality.pretty}, cut to the same length.", _shown(works.held, modality)),
         passages.section(reading.copies, works, corpus, modality),
+        *(
+            [novelty(reading.sensed.distances["judge"], modality.pretty or "pieces")]
+            if reading.sensed.distances
+            else []
+        ),
         Section("All figures", lead, table(reading.findings)),
+        *([Section("Notes", ". ".join(reading.sensed.notes) + ".", "")] if reading.sensed.notes else []),
     ]
     title = f"Audit of {about['run']}"
-    return page(title, reading.verdict, f"{words}; corpus {corpus.facts['name']} ({corpus.fingerprint}).", sections)
+    return page(
+        title,
+        reading.verdict,
+        f"{words}; corpus {corpus.facts['name']} ({corpus.fingerprint}). {reading.sensed.words}",
+        sections,
+    )
 
 
 def _shown(pieces: Sequence[Piece], modality: Modality) -> str:

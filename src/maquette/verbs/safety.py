@@ -6,6 +6,7 @@ they were is missed with at most the chosen probability. Between the two thresho
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import ceil, inf
@@ -16,12 +17,14 @@ from torch import Tensor
 
 from maquette import catalog, files
 from maquette.corpus import Corpus
-from maquette.errors import CorpusError, SettingError, UnknownName
+from maquette.errors import CorpusError, SettingError, UnknownName, Unreadable
 from maquette.guard.hits import Hit
 from maquette.guard.policy import Head
 from maquette.piece import Piece
 from maquette.run import Run, identity
+from maquette.space import Batch, Space
 from maquette.verbs.audit import corpus_of
+from maquette.verbs.sensing import padded
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,10 @@ class Safety:
 
     def __init__(self, asked: Head):
         self.asked, self.run = asked, Run.open(Path(asked.run))
-        if self.run.stage != "classify" or self.run.spec.space.kind != "grid":
+        self.space = self.run.spec.space
+        if self.run.stage != "classify":
             raise SettingError(
-                f"the head of the policy should be a run of `maquette adapt --task classify` on grids; {asked.run} is one of {self.run.recipe.model}"
+                f"the head of the policy should be a run of `maquette adapt --task classify`; {asked.run} is one of {self.run.recipe.model}"
             )
         self.model = self.run.load_model()
         if missing := [label for label in asked.labels if label not in self.model.names]:
@@ -59,9 +63,23 @@ class Safety:
         p = self.model.probabilities(x).cpu()[:, self.chosen]
         return p.sum(1) if self.model.single else p.max(1).values
 
+    def score(self, x: Tensor) -> float:
+        """x (*shape), of a sequence (n,) of any n: the same, of a long one that of its worst window"""
+        rows = windows(x, self.space) if self.space.ragged else [x]
+        return max(float(self.scores(row.unsqueeze(0).to(self.model.device))) for row in rows)
+
     def look(self, piece: Piece) -> list[Hit]:
-        """What the head says of a piece: nothing, that it is what is looked for, or that it is unsure."""
-        score = float(self.scores(self.modality.to_tensor(self.modality.clean(piece)).unsqueeze(0)))
+        """What the head says of a piece: nothing, that it is what is looked for, or that it is unsure. Raises SettingError for another kind of
+        content."""
+        if piece.modality is not None and type(piece.modality) is not type(self.modality):
+            raise SettingError(
+                f"the head {self.asked.run} of the policy knows {self.modality.pretty}, and these are {piece.modality.pretty}; drop it from the "
+                "policy, or teach one"
+            )
+        try:
+            score = self.score(self.modality.to_tensor(self.modality.clean(piece)))
+        except Unreadable as error:
+            return [Hit("head.unsure", f"the safety head cannot read it: {error}", (0, 0))]
         labels, t = " or ".join(self.asked.labels), self.thresholds
         if score < t.low:
             return []
@@ -94,15 +112,43 @@ class Safety:
     def _validation(self, corpus: Corpus) -> tuple[Tensor, Tensor]:
         """Scores of the validation pieces that are what is looked for, and of those that are not."""
         bad, good = [torch.zeros(0)], [torch.zeros(0)]
-        for batch in corpus.once("validation"):
+        for batch in self._batches(corpus):
             asked = self.model.asked(batch).cpu()
             known = ~asked.isnan().any(1)
             single = torch.isin(asked[:, 0].nan_to_num(-1).long(), self.chosen)
             is_bad = single if self.model.single else (asked[:, self.chosen] > 0.5).any(1)
-            scores = self.scores(batch.x.to(self.model.device))
+            scores = (
+                torch.tensor([self.score(x) for x in batch.x])
+                if self.space.ragged
+                else self.scores(batch.x.to(self.model.device))
+            )
             bad.append(scores[known & is_bad])
             good.append(scores[known & ~is_bad])
         return torch.cat(bad), torch.cat(good)
+
+    def _batches(self, corpus: Corpus) -> Iterator[Batch]:
+        """The validation split; sequences whole and one by one, so that they are scored as those are that are looked at."""
+        if not self.space.ragged:
+            yield from corpus.once("validation")
+            return
+        for number in corpus.numbers("validation"):
+            yield corpus.take(number[None])
+
+
+def windows(x: Tensor, space: Space) -> list[Tensor]:
+    """tokens (n,), with an end or without -> windows that follow each other, padded as those of a corpus.
+
+    >>> [w.tolist() for w in windows(torch.tensor([1, 2, 3, 1, 2]), Space("tokens", (4,), 4, end=0))]
+    [[1, 2, 3, 1], [2, 0]]
+    """
+    length, found = space.shape[0], []
+    tokens = x[: int((x != space.end).sum())]
+    for start in range(0, max(1, len(tokens)), length):
+        part = tokens[start : start + length]
+        row = torch.full((padded(len(part), length),), space.end)
+        row[: len(part)] = part
+        found.append(row)
+    return found
 
 
 def thresholds(bad: Tensor, good: Tensor, misses: float, alarms: float) -> Thresholds:
