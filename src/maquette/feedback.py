@@ -57,10 +57,6 @@ class Lesson:
         reach: Annotated[
             float, Field(gt=0, description="others: how far the weights may move, as a share of their own length")
         ] = 0.5,
-        imitation: Annotated[
-            float,
-            Field(ge=0, description="sequences: of the nats of liked pieces of the run beside those of the corpus"),
-        ] = 1.0,
         more: Annotated[
             int,
             Field(
@@ -78,7 +74,7 @@ class Lesson:
     ):
         self.sharpness, self.floor, self.rate, self.more = sharpness, floor, rate, more
         self.weight, self.beta, self.limit, self.reach = weight, beta, limit, reach
-        self.imitation, self.rounds = imitation, rounds
+        self.rounds = rounds
 
 
 # ---- kept in the run
@@ -220,7 +216,6 @@ class Preference:
         terms = {
             "preference": s.weight * damping(distance, s.limit) * preference,
             "too_far": F.relu(distance / s.limit - 1),
-            "imitation": s.imitation * logs.pop("imitation"),
         }
         return Losses(anchor.terms | terms, anchor.logs | {k: v.detach() for k, v in logs.items()})
 
@@ -243,13 +238,9 @@ class Preference:
         """The mean of both losses, where there are ratings of both kinds; chance from torch's global generator."""
         singles, pairs = self._drawn()
         rows = torch.cat([singles, pairs.flatten()])
-        gain, nats, distance = self._gain(model, rows, device)
+        gain, distance = self._gain(model, rows, device)
         alone, both = gain[: len(singles)], gain[len(singles) :].view(-1, 2)
         losses, logs = [], {"distance": distance}
-        good = torch.zeros(len(rows), dtype=torch.bool)
-        good[len(singles) :: 2] = True
-        good[: len(singles)] = self.liked[singles] > 0
-        logs["imitation"] = nats[good.to(device)].mean() if bool(good.any()) else nats.sum() * 0
         if len(singles):
             liked = self.liked[singles].to(device) > 0
             losses.append(kto(alone, liked, distance.detach(), self.settings.beta))
@@ -268,8 +259,8 @@ class Preference:
         pairs = self.pairs[torch.randint(max(1, len(self.pairs)), (count,))] if count else self.pairs[:0]
         return torch.cat(singles) if singles else torch.zeros(0, dtype=torch.long), pairs
 
-    def _gain(self, model: Model, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """log p - log p at the start of whole pieces (B,), their nats a token (B,), and the distance () in nats a piece."""
+    def _gain(self, model: Model, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """log p - log p at the start of whole pieces (B,), and the distance () in nats a piece."""
         x = self.x[rows]
         counted = model.spec.space.counted(x) if model.spec.space.ragged else torch.ones_like(x, dtype=torch.bool)
         x, counted = (t[:, : int(counted.sum(1).max())].to(device) for t in (x, counted))
@@ -281,8 +272,7 @@ class Preference:
             theirs = first.head(first.hidden(batch)).float()
         nats = [F.cross_entropy(t.transpose(1, 2), x, reduction="none") for t in (theirs, mine)]
         gain = ((nats[0] - nats[1]) * counted).sum(1)
-        own = (nats[1] * counted).sum(1) / counted.sum(1).clamp_min(1)
-        return gain, own, (token_kl(mine, theirs) * counted).sum(1).mean()
+        return gain, (token_kl(mine, theirs) * counted).sum(1).mean()
 
 
 class Leash:
