@@ -81,7 +81,7 @@ class Indexed:
     each question passes over them anew.
 
     >>> known = Indexed([{"x": np.arange(9)}], lambda: [(7, {"x": np.arange(20)})])
-    >>> known.shared([{"x": np.arange(5, 14)}])["x, covered"].train[0, 0]
+    >>> int(known.shared([{"x": np.arange(5, 14)}])["x, covered"].train[0, 0])
     7
     """
 
