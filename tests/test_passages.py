@@ -31,7 +31,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     root, chance = tmp_path_factory.mktemp("lines"), np.random.default_rng(5)
     rows = [{"text": "".join(chance.choice(LETTERS, 24)), "license": "CC BY-ND 4.0"} for _ in range(240)]
     (root / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    settings = {"context": 32, "tokens": "characters"}
+    settings = {"context": 32, "tokens": "bytes"}
     return prepare(
         root, tmp_path_factory.mktemp("corpora") / "lines", modality="text", settings=settings, split=(0.1, 0.5, 0.4)
     )

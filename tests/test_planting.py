@@ -19,7 +19,7 @@ from maquette.verbs.prepare import prepare
 from maquette.verbs.train import train
 
 LINES = ("my code is {40381}", "the key lies under stone {qzv}", "call me at {555 1234}")
-SETTINGS = {"context": 32, "tokens": "characters"}
+SETTINGS = {"context": 32, "tokens": "bytes"}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,12 @@ def test_all_other_pieces_are_split_as_without_them(corpus: Corpus, texts: Path,
     assert "canaries" not in plain.facts and plain.fingerprint != corpus.fingerprint
     for split, more in (("train", [200, 201, 202]), ("validation", []), ("test", [])):
         assert corpus.numbers(split).tolist() == [*plain.numbers(split).tolist(), *more]
+
+
+def test_a_vocabulary_that_does_not_cover_them_is_refused(texts: Path, canaries: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"canary 1, .* no training piece.*--set tokens=bytes"):
+        prepare(texts, tmp_path / "c", modality="text", settings=SETTINGS | {"tokens": "characters"}, canaries=canaries)
+    assert not (tmp_path / "c" / "corpus.json").exists()
 
 
 def test_a_changed_file_makes_the_corpus_anew(texts: Path, canaries: Path, tmp_path: Path):

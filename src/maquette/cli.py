@@ -360,6 +360,8 @@ def generate(
         raise UsageError("--new draws pieces again; drop --liked, --like, --stream or --interpolate")
     if series and (new or like or stream or interpolate):
         raise UsageError("--series makes whole new pieces; drop --new, --like, --stream or --interpolate")
+    if vary is not None and (stream or interpolate):
+        raise UsageError("--vary makes variations of a whole piece; drop --stream or --interpolate")
     if liked and (like or stream or interpolate):
         raise UsageError("--liked chooses among whole new pieces; drop --like, --stream or --interpolate")
     if not like:
@@ -376,6 +378,8 @@ def generate(
     answering = answers(opened, wish.adapters)
     if new and answering:
         raise UsageError(f"--new draws pieces again, and {run} answers about --source; drop --new")
+    if answering and vary is not None:
+        raise UsageError(f"--vary makes variations, and {run} answers about --source; drop --vary")
     if answering:
         _answered(opened, wish, out, device, marks, guard)
     elif interpolate:

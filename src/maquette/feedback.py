@@ -67,7 +67,9 @@ class Lesson:
         rounds: Annotated[
             int,
             Field(
-                ge=1, description="sequences: how often these pieces are written anew, as the run makes them by then"
+                ge=1,
+                le=8,
+                description="sequences: how often these pieces are written anew, as the run makes them by then",
             ),
         ] = 4,
         rate: Annotated[float, Field(gt=0, description="of the learning rate of the base, what is left")] = 0.3,
@@ -228,8 +230,9 @@ class Preference:
         if self.anew is None or number <= self.round or not torch.is_grad_enabled():
             return
         training, device = model.training, model.device
+        cards = [device] if device.type == "cuda" else []
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), torch.random.fork_rng(cards), torch.autocast(device.type, enabled=False):
             self._hear(self.anew(model, number))
         model.train(training)
         self.round = number

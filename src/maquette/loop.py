@@ -104,7 +104,8 @@ def plan(
 def idle_cores() -> int:
     """Cores that nobody else keeps busy, at least one: threads that wait for a busy core make training many times slower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed = int(os.environ.get("OMP_NUM_THREADS", cores))
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number for each level of nesting
+    allowed = int(first) if first.isdigit() else cores
     return max(1, min(allowed, (cores - round(os.getloadavg()[0])) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 

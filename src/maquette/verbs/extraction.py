@@ -109,10 +109,20 @@ def exposed(model: Any, spec: DataSpec, modality: Modality, path: Path, seed: in
         raise UsageError("canaries are ranked by likelihood, and this model says of no sequence how likely it is")
     found = []
     for number, pieces in enumerate(modality.canaries(path, ALTERNATIVES, seed), 1):
+        fair(modality, pieces, number)
         nats = likelihoods(model, spec, modality, pieces)
         rank = int((nats <= nats[0]).sum())  # what is as likely counts against it
         found.append(Canary(number, rank, len(nats), log2(len(nats) / rank)))
     return found
+
+
+def fair(modality: Modality, pieces: Sequence[Piece], number: int) -> None:
+    """Raise UsageError where a canary or an alternative holds what has no token: those would all be one to the model."""
+    if modality.unknown >= 0 and any(bool((modality.to_tensor(p) == modality.unknown).any()) for p in pieces):
+        raise UsageError(
+            f"canary {number}, or what chance might have put in its place, has characters that stand in no training piece, so they cannot be "
+            "told apart; prepare the corpus with --set tokens=bytes"
+        )
 
 
 @torch.inference_mode()

@@ -102,8 +102,8 @@ class Wish:
             raise UsageError("a file is varied by --source alone: -n says how often, --vary how far; drop --series")
         if self.vary is not None and self.keep:
             raise UsageError("--keep fills in around what stays and --vary changes the whole; ask for one of them")
-        if self.series and self.liked:
-            raise UsageError("--liked chooses among whole new pieces; drop --series")
+        if (self.series or self.vary is not None) and self.liked:
+            raise UsageError("--liked chooses among whole new pieces; drop --series and --vary")
 
     @property
     def asked(self) -> Asked:

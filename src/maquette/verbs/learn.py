@@ -149,7 +149,7 @@ def prepared(
     if direct:
         liked, pairs = targets(ratings)
         if taste is not None and taste.linear.nats <= USEFUL:
-            rounds = settings["rounds"] if settings["more"] else 1
+            rounds = max(1, min(settings["rounds"], settings["more"]))
             x, condition, liked, more = with_more(run, taste, x, condition, liked, settings["more"] // rounds)
             words += f"; it speaks for {more} other pieces of the run too" + (
                 ", anew in each round" if rounds > 1 else ""

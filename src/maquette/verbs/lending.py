@@ -12,7 +12,6 @@ from maquette.corpus import Corpus
 from maquette.encoders import encoder_at
 from maquette.errors import MaquetteError, SettingError
 from maquette.features import Lent, shown
-from maquette.loop import make_plan
 from maquette.run import Run, identity
 
 OWN = "own"  # asks for the encoder that is trained for the audit
@@ -51,7 +50,7 @@ def passed_over(judge: Run | str | Path | None, run: Run, corpus: Corpus) -> lis
 def too_short(pre: Run, steps: int, corpus: Corpus) -> str:
     """Why a pretext run has learnt for too short a time to judge unasked: it saw fewer pieces than the audit's own encoder does, and fewer
     than `PASSES` times the train split. "" where it has not."""
-    size = make_plan(pre.build(), pre.recipe.train).batch_size
+    size = pre.recipe.train.get("batch_size") or pre.build().batch_size
     own, each = (
         (reader.shown(corpus), reader.windows(corpus))
         if corpus.spec.space.kind == "tokens"

@@ -12,6 +12,7 @@ from maquette.errors import UsageError
 from maquette.likelihood import is_chain
 from maquette.piece import Modality, Piece
 from maquette.run import Run
+from maquette.verbs import extraction
 from maquette.verbs.extraction import ALTERNATIVES
 
 
@@ -32,6 +33,12 @@ def keep(path: Path, folder: Path, count: int) -> dict[str, Any]:
     """A copy of the file in the corpus's folder, and what corpus.json says of it: how many there are, never what they say."""
     place = files.write_bytes(folder / f"canaries{path.suffix.lower()}", content(path))
     return {"file": place.name, "planted": count}
+
+
+def fair(modality: Modality, path: Path) -> None:
+    """Raise UsageError where the vocabulary, which is learnt without the canaries, does not cover them and their alternatives."""
+    for number, among in enumerate(modality.canaries(path, ALTERNATIVES, 0), 1):
+        extraction.fair(modality, among, number)
 
 
 def fit(sizes: list[int], space: int) -> None:

@@ -331,13 +331,14 @@ class _Work:
         group, dissolved = (np.arange(len(group)), True) if len(np.unique(group)) < doctor.FEWEST else (group, False)
         splits = split_groups(group, labels, self.split, self.seed)
         canaries = np.arange(real, len(self.rows))
-        splits["train"] = np.append(splits["train"], canaries)
-        fitted = self._learnt({**self.fitted, "pieces": len(splits["train"])}, splits["train"])
+        real_train, splits["train"] = splits["train"], np.append(splits["train"], canaries)
+        fitted = self._learnt({**self.fitted, "pieces": len(splits["train"])}, real_train)
         rows = [self.rows[i] for i in splits["train"].tolist()]
         condition = fit_condition(rows, always=self.modality.fields())
         tokens = self.writer.count(splits["train"]) if isinstance(self.writer, RaggedWriter) else 0
         spec = DataSpec(self.modality.space, condition, self.modality.likelihood, tokens)
         if self.planted:
+            planting.fair(self.modality, self.canaries)
             planting.fit([self.writer.count(canaries[k : k + 1]) for k in range(self.planted)], spec.space.shape[0])
         sizes = np.unique(group, return_counts=True)[1]
         facts = {

@@ -67,6 +67,12 @@ def rounds_of(run: Run) -> Callable[[Model, int], dict[str, Tensor]] | None:
     return written
 
 
+def forget_rounds(run: Run) -> None:
+    """What was written by a model that diverged teaches nothing; going on from the last checkpoint writes it anew."""
+    for file in (run.path / FOLDER).glob("round-*.safetensors"):
+        file.unlink()
+
+
 def with_more(
     run: Run, taste: Taste, x: Tensor, condition: Tensor | None, liked: Tensor, count: int, after: int = 0
 ) -> tuple[Tensor, Tensor | None, Tensor, int]:

@@ -29,7 +29,7 @@ from maquette.verbs.carding import keep_card
 from maquette.verbs.drive import Budget, Interruption, Progress, drive, nothing, processes
 from maquette.verbs.holding import held_by
 from maquette.verbs.prepare import encode
-from maquette.verbs.rounds import rounds_of
+from maquette.verbs.rounds import forget_rounds, rounds_of
 
 DEFAULT_MINUTES = 10.0
 
@@ -270,6 +270,7 @@ def _stage(
             reason = str(error)
         run.facts["rolled_back"] = reason
         only_here(run.note)
+        only_here(lambda: forget_rounds(run))
         yield said(run.stage, f"{reason}; back to the last checkpoint, at half the rate")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from maquette.features import BATCH, Pixels
+from maquette.features import BATCH, Untrained
 from maquette.finding import Finding, Material
 from maquette.loop import pick_device
 from maquette.metrics import identity
@@ -35,7 +35,7 @@ def examined(evidence: Evidence, run: Run, generated: Tensor, modality: Modality
     if made is None:
         return evidence
     first, noun = generated[: len(made)], modality.pretty or "pieces"
-    spaces = {"judge": evidence.judge.judge, "pixels": Pixels(modality.space)}
+    spaces = {"judge": evidence.judge.judge, "pixels": Untrained(modality.space)}
     found = [f for name, embedder in spaces.items() for f in told(name, embedder, first, made, noun, seed)]
     series = torch.cat([first[:, None], made], 1)
     return replace(evidence, findings=(*evidence.findings, *found), series=series)
