@@ -24,7 +24,9 @@ from maquette.run import Run
 from maquette.space import Batch, Losses, Model
 
 FOLDER = "feedback"
-Anew = Callable[[Model, int], Mapping[str, Tensor]]  # (model, number of the round) -> rated pieces
+Anew = Callable[
+    [Model, int], Mapping[str, Tensor]
+]  # (model, number of the round) -> rated pieces, their `nats`, the `share` liked
 
 
 class Lesson:
@@ -68,15 +70,23 @@ class Lesson:
             int,
             Field(
                 ge=1,
-                le=8,
+                le=16,
                 description="sequences: how often these pieces are written anew, as the run makes them by then",
             ),
         ] = 4,
+        goal: Annotated[
+            float,
+            Field(
+                gt=0,
+                le=1,
+                description="sequences: share of its pieces to be liked; as a round comes near it, the preference fades",
+            ),
+        ] = 1.0,
         rate: Annotated[float, Field(gt=0, description="of the learning rate of the base, what is left")] = 0.3,
     ):
         self.sharpness, self.floor, self.rate, self.more = sharpness, floor, rate, more
         self.weight, self.beta, self.limit, self.reach = weight, beta, limit, reach
-        self.rounds = rounds
+        self.rounds, self.goal = rounds, goal
 
 
 # ---- kept in the run
@@ -176,8 +186,20 @@ class Taught(Model):
         self.inner.conclude(batches)
 
 
+def strength(share: float, goal: float) -> float:
+    """How strongly a preference is heard in a round of which `share` is liked: wholly until a quarter below the goal, not at all beyond it.
+
+    >>> strength(0.5, 0.8), round(strength(0.75, 0.8), 3), strength(0.9, 0.8)
+    (1.0, 0.2, 0.0)
+    """
+    return min(1.0, max(0.0, 4 * (goal - share)))
+
+
 class Preference:
     """What is liked of sequences: the loss on rated pieces beside the ordinary nats of the corpus, the anchor.
+
+    In each round what is gained counts from the model as it was when its pieces were written (TR-DPO, Gorbatovski 2024, arXiv:2404.09656): from
+    the start they would have gained so much already that a loss that saturates has nothing more to say.
 
     The distance is that of foretelling on rated pieces: KL(model || start), summed over the tokens of a piece.
     """
@@ -202,6 +224,8 @@ class Preference:
         self.x, self.condition = rated["x"][:, :length], rated.get("condition")
         self.liked, self.pairs = rated["liked"], rated["pairs"]
         self.sides = [torch.nonzero(self.liked == s).flatten() for s in (1, 0)]
+        self.before = rated.get("nats")  # of each piece by the model at the beginning of the round; none: by the start
+        self.strength = strength(float(rated.get("share", 0.0)), self.settings.goal)
 
     def __deepcopy__(self, memo: Any) -> Preference:
         return self  # nothing in it moves
@@ -216,7 +240,7 @@ class Preference:
         distance = logs["distance"]
         s = self.settings
         terms = {
-            "preference": s.weight * damping(distance, s.limit) * preference,
+            "preference": s.weight * self.strength * damping(distance, s.limit) * preference,
             "too_far": F.relu(distance / s.limit - 1),
         }
         return Losses(anchor.terms | terms, anchor.logs | {k: v.detach() for k, v in logs.items()})
@@ -246,7 +270,7 @@ class Preference:
         losses, logs = [], {"distance": distance}
         if len(singles):
             liked = self.liked[singles].to(device) > 0
-            losses.append(kto(alone, liked, distance.detach(), self.settings.beta))
+            losses.append(kto(alone, liked, alone.detach().mean().clamp_min(0), self.settings.beta))
             logs |= {f"gain_{n}": alone[s].mean() for n, s in (("liked", liked), ("disliked", ~liked)) if bool(s.any())}
         if len(pairs):
             losses.append(dpo(both[:, 0], both[:, 1], self.settings.beta))
@@ -263,19 +287,23 @@ class Preference:
         return torch.cat(singles) if singles else torch.zeros(0, dtype=torch.long), pairs
 
     def _gain(self, model: Model, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """log p - log p at the start of whole pieces (B,), and the distance () in nats a piece."""
-        x = self.x[rows]
-        counted = model.spec.space.counted(x) if model.spec.space.ragged else torch.ones_like(x, dtype=torch.bool)
-        x, counted = (t[:, : int(counted.sum(1).max())].to(device) for t in (x, counted))
-        condition = None if self.condition is None else self.condition[rows].to(device)
-        batch = Batch(x, condition, before=torch.full((len(x),), -1, device=device))
-        mine = model.head(model.hidden(batch)).float()
+        """log p - log p at the beginning of the round of whole pieces (B,), and the distance () from the start in nats a piece."""
+        x, condition = self.x[rows], None if self.condition is None else self.condition[rows]
+        mine, now, counted = foretold(model, x, condition, device)
         with torch.no_grad():
-            first = self.reference.to(device)
-            theirs = first.head(first.hidden(batch)).float()
-        nats = [F.cross_entropy(t.transpose(1, 2), x, reduction="none") for t in (theirs, mine)]
-        gain = ((nats[0] - nats[1]) * counted).sum(1)
-        return gain, (token_kl(mine, theirs) * counted).sum(1).mean()
+            theirs, start, _ = foretold(self.reference.to(device), x, condition, device)
+        before = start if self.before is None else self.before[rows].to(device)
+        return before - now, (token_kl(mine, theirs) * counted).sum(1).mean()
+
+
+def foretold(model: Any, x: Tensor, condition: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole pieces x (B, n) -> logits (B, m, V), nats of each (B,), and which tokens count (B, m); m: the longest of them."""
+    space = model.spec.space
+    counted = space.counted(x) if space.ragged else torch.ones_like(x, dtype=torch.bool)
+    x, counted = (t[:, : int(counted.sum(1).max())].to(device) for t in (x, counted))
+    condition = None if condition is None else condition.to(device)
+    logits = model.head(model.hidden(Batch(x, condition, before=torch.full((len(x),), -1, device=device)))).float()
+    return logits, (F.cross_entropy(logits.transpose(1, 2), x, reduction="none") * counted).sum(1), counted
 
 
 class Leash:
