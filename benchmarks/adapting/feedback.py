@@ -154,7 +154,7 @@ def chorales(folder: Path) -> Case:
     corpus = prepare(
         data("jsb_chorales", "Jsb16thSeparated.json"), folder / "corpus", modality="music", settings=settings
     ).unconditioned()
-    return Case(corpus, "transformer", partial(judged, corpus, in_minor), (2000, 1200), 500, LONG, "tiny")
+    return Case(corpus, "transformer", partial(judged, corpus, in_minor), (2000, 900), 500, LONG, "tiny")
 
 
 def in_minor(piece: Piece) -> bool:

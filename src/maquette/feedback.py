@@ -24,9 +24,7 @@ from maquette.run import Run
 from maquette.space import Batch, Losses, Model
 
 FOLDER = "feedback"
-Anew = Callable[
-    [Model, int], Mapping[str, Tensor]
-]  # (model, number of the round) -> rated pieces, their `nats`, the `share` liked
+Anew = Callable[[Model, int], Mapping[str, Tensor]]  # (model, number of the round) -> rated pieces, and their `nats`
 
 
 class Lesson:
@@ -70,23 +68,15 @@ class Lesson:
             int,
             Field(
                 ge=1,
-                le=16,
+                le=8,
                 description="sequences: how often these pieces are written anew, as the run makes them by then",
             ),
         ] = 4,
-        goal: Annotated[
-            float,
-            Field(
-                gt=0,
-                le=1,
-                description="sequences: share of its pieces to be liked; as a round comes near it, the preference fades",
-            ),
-        ] = 1.0,
         rate: Annotated[float, Field(gt=0, description="of the learning rate of the base, what is left")] = 0.3,
     ):
         self.sharpness, self.floor, self.rate, self.more = sharpness, floor, rate, more
         self.weight, self.beta, self.limit, self.reach = weight, beta, limit, reach
-        self.rounds, self.goal = rounds, goal
+        self.rounds = rounds
 
 
 # ---- kept in the run
@@ -186,15 +176,6 @@ class Taught(Model):
         self.inner.conclude(batches)
 
 
-def strength(share: float, goal: float) -> float:
-    """How strongly a preference is heard in a round of which `share` is liked: wholly until a quarter below the goal, not at all beyond it.
-
-    >>> strength(0.5, 0.8), round(strength(0.75, 0.8), 3), strength(0.9, 0.8)
-    (1.0, 0.2, 0.0)
-    """
-    return min(1.0, max(0.0, 4 * (goal - share)))
-
-
 class Preference:
     """What is liked of sequences: the loss on rated pieces beside the ordinary nats of the corpus, the anchor.
 
@@ -225,7 +206,6 @@ class Preference:
         self.liked, self.pairs = rated["liked"], rated["pairs"]
         self.sides = [torch.nonzero(self.liked == s).flatten() for s in (1, 0)]
         self.before = rated.get("nats")  # of each piece by the model at the beginning of the round; none: by the start
-        self.strength = strength(float(rated.get("share", 0.0)), self.settings.goal)
 
     def __deepcopy__(self, memo: Any) -> Preference:
         return self  # nothing in it moves
@@ -240,7 +220,7 @@ class Preference:
         distance = logs["distance"]
         s = self.settings
         terms = {
-            "preference": s.weight * self.strength * damping(distance, s.limit) * preference,
+            "preference": s.weight * damping(distance, s.limit) * preference,
             "too_far": F.relu(distance / s.limit - 1),
         }
         return Losses(anchor.terms | terms, anchor.logs | {k: v.detach() for k, v in logs.items()})
@@ -270,7 +250,8 @@ class Preference:
         losses, logs = [], {"distance": distance}
         if len(singles):
             liked = self.liked[singles].to(device) > 0
-            losses.append(kto(alone, liked, alone.detach().mean().clamp_min(0), self.settings.beta))
+            usual = distance if self.before is None else alone.mean().clamp_min(0)  # as far as any piece has gained
+            losses.append(kto(alone, liked, usual.detach(), self.settings.beta))
             logs |= {f"gain_{n}": alone[s].mean() for n, s in (("liked", liked), ("disliked", ~liked)) if bool(s.any())}
         if len(pairs):
             losses.append(dpo(both[:, 0], both[:, 1], self.settings.beta))

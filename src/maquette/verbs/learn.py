@@ -150,9 +150,8 @@ def prepared(
         liked, pairs = targets(ratings)
         if taste is not None and taste.linear.nats <= USEFUL:
             rounds = max(1, min(settings["rounds"], settings["more"]))
-            rated = len(x)
-            x, condition, liked, _ = with_more(run, taste, x, condition, liked, settings["more"] // rounds)
-            words += f"; it speaks for {len(x) - rated} other pieces of the run too" + (
+            x, condition, liked, more = with_more(run, taste, x, condition, liked, settings["more"] // rounds)
+            words += f"; it speaks for {more} other pieces of the run too" + (
                 ", anew in each round" if rounds > 1 else ""
             )
         tensors |= {"x": x, "liked": liked, "pairs": pairs} | ({} if condition is None else {"condition": condition})

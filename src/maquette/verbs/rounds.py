@@ -60,9 +60,9 @@ def rounds_of(run: Run) -> Callable[[Model, int], dict[str, Tensor]] | None:
         now = Writing(run.path, run.recipe, run.facts)
         now.model = model
         share = more // count
-        rows, told, liked, part = with_more(now, taste, x, condition, tensors["liked"][:rated], share, number * share)
-        fresh = {"x": rows, "liked": liked, "pairs": tensors["pairs"], "share": torch.tensor(part)}
-        fresh |= {"nats": nats_of(model, rows, told)} | ({} if told is None else {"condition": told})
+        rows, told, liked, _ = with_more(now, taste, x, condition, tensors["liked"][:rated], share, number * share)
+        fresh = {"x": rows, "liked": liked, "pairs": tensors["pairs"], "nats": nats_of(model, rows, told)}
+        fresh |= {} if told is None else {"condition": told}
         write_bytes(file, save({k: v.contiguous() for k, v in fresh.items()}))
         return fresh
 
@@ -71,11 +71,11 @@ def rounds_of(run: Run) -> Callable[[Model, int], dict[str, Tensor]] | None:
 
 def nats_of(model: Model, x: Tensor, condition: Tensor | None) -> Tensor:
     """Of each piece (N,), by the model as it is."""
-    parts = [slice(i, i + CHUNK) for i in range(0, len(x), CHUNK)]
     x = x[:, : model.spec.space.shape[0]]
-    return torch.cat(
-        [foretold(model, x[p], None if condition is None else condition[p], model.device)[1].cpu() for p in parts]
-    )
+    parts = [slice(i, i + CHUNK) for i in range(0, len(x), CHUNK)]
+    told = [None if condition is None else condition[part] for part in parts]
+    found = [foretold(model, x[p], c, model.device)[1] for p, c in zip(parts, told, strict=True)]
+    return torch.cat(found).cpu()
 
 
 def forget_rounds(run: Run) -> None:
@@ -86,19 +86,14 @@ def forget_rounds(run: Run) -> None:
 
 def with_more(
     run: Run, taste: Taste, x: Tensor, condition: Tensor | None, liked: Tensor, count: int, after: int = 0
-) -> tuple[Tensor, Tensor | None, Tensor, float]:
-    """Rated pieces, their conditions and what is said of them, with those of `count` other pieces of the run of which the taste is sure enough:
-    what rated pieces have in common by accident, these have not; and the share of all `count` that it likes. after: pieces that were made before."""
+) -> tuple[Tensor, Tensor | None, Tensor, int]:
+    """Rated pieces, their conditions and what is said of them, with `count` other pieces of the run of which the taste is sure enough:
+    what rated pieces have in common by accident, these have not. after: pieces that were made before."""
     if not count:
-        return x, condition, liked, 0.0
+        return x, condition, liked, 0
     made, asked = made_again(run, [{"seed": FIRST + after + k} for k in range(count)])
     chance = taste.reward(made).exp()
     sure = (chance > SURE[1]) | (chance < SURE[0])
     both = padded([*x, *made[sure]], (run.codec or run).spec.space.end)
     said = torch.cat([liked, (chance[sure] > 0.5).to(liked)])
-    return (
-        both,
-        None if condition is None else torch.cat([condition, asked[sure]]),
-        said,
-        float((chance > 0.5).float().mean()),
-    )  # type: ignore[index]
+    return both, None if condition is None else torch.cat([condition, asked[sure]]), said, int(sure.sum())  # type: ignore[index]
