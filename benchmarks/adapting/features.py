@@ -1,7 +1,7 @@
 """What features know that were learnt without labels: MNIST and the crawl tiles, a linear probe and nearest neighbours.
 
     python benchmarks/adapting/features.py --seconds 90 --against validation     # a trial
-    python benchmarks/adapting/features.py                                   # digits 2 CPU-minutes, tiles 7; three seeds, test data
+    python benchmarks/adapting/features.py                                   # digits 2 CPU-minutes, tiles 10; three seeds, test data
 
 MNIST: pretraining on the train split (42,000 pictures) without labels; the probes learn from the train split's labels, choose on the
 validation split and are judged by MNIST's own test file. Tiles: labels are the top folders of the archive (those with 20 members in the
@@ -51,7 +51,7 @@ MEMBERS = 20
 MINUTES = {
     "mnist": 2.0,
     "tiles": 10.0,
-}  # of CPU time for pretraining; ten are promised, and trials of the tiny body took seven
+}  # of CPU time for pretraining
 
 
 def measure(

@@ -32,6 +32,7 @@ class Practice(Model):
     """encoder: what others start from; exercises: task -> what teaches it."""
 
     sizes: ClassVar[Mapping] = {size: {"size": size} for size in ("tiny", "small", "medium", "large")}
+    bf16 = True
     probed: ClassVar[bool] = True  # whether its features are probed with labels on the way, where there are any
 
     def __init__(self, spec: DataSpec, body: str, size: Size, exercises: Mapping[str, Exercise]):
@@ -41,7 +42,6 @@ class Practice(Model):
         self.exercises = nn.ModuleDict(exercises)
         tokens = spec.space.kind == "tokens"
         self.batch_size = 32 if tokens else max(e.pieces for e in exercises.values())
-        self.bf16 = tokens  # type: ignore[misc]
         self.phases = (Phase("model", optimiser=TOKENS if tokens else GRIDS),)
 
     def loss(self, batch: Batch, phase: str, progress: float) -> Losses:
