@@ -24,6 +24,7 @@ from maquette.verbs import rate as rating
 from maquette.verbs.generate import Wish, generate, like
 from maquette.verbs.learn import distinct, learn, learning, pieces, thinned
 from maquette.verbs.prepare import prepare
+from maquette.verbs.rounds import nats_of
 from maquette.verbs.taste import made_again, ratings_of, taste_of
 from maquette.verbs.train import train
 
@@ -318,6 +319,9 @@ def test_what_is_gained_counts_from_the_round_that_a_run_is_in(writer: Run, tmp_
     beside = Preference(model, tensors, settings)
     gain, distance = beside._gain(model, torch.arange(8), torch.device("cpu"))
     assert float(distance) < 1e-5 and gain.abs().max() > 1  # near the start, but not where the round began
+    now = nats_of(model, tensors["x"], tensors.get("condition"))
+    at_once = Preference(model, {**tensors, "nats": now}, settings)
+    assert at_once._gain(model, torch.arange(len(now)), torch.device("cpu"))[0].abs().max() < 1e-3
     from_start = Preference(model, {k: v for k, v in tensors.items() if k != "nats"}, settings)
     assert from_start._gain(model, torch.arange(8), torch.device("cpu"))[0].abs().max() < 1e-3
 

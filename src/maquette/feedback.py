@@ -269,22 +269,19 @@ class Preference:
 
     def _gain(self, model: Model, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """log p - log p at the beginning of the round of whole pieces (B,), and the distance () from the start in nats a piece."""
-        x, condition = self.x[rows], None if self.condition is None else self.condition[rows]
-        mine, now, counted = foretold(model, x, condition, device)
+        x = self.x[rows]
+        counted = model.spec.space.counted(x)
+        longest = int(counted.sum(1).max())
+        batch = Batch(x[:, :longest], None if self.condition is None else self.condition[rows]).to(device)
+        counted = counted[:, :longest].to(device)
+        mine = model.head(model.hidden(batch)).float()
         with torch.no_grad():
-            theirs, start, _ = foretold(self.reference.to(device), x, condition, device)
+            first = self.reference.to(device)
+            theirs = first.head(first.hidden(batch)).float()
+        tokens = [F.cross_entropy(t.transpose(1, 2), batch.x, reduction="none") for t in (theirs, mine)]
+        start, now = ((nats * counted).sum(1) for nats in tokens)
         before = start if self.before is None else self.before[rows].to(device)
         return before - now, (token_kl(mine, theirs) * counted).sum(1).mean()
-
-
-def foretold(model: Any, x: Tensor, condition: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Whole pieces x (B, n) -> logits (B, m, V), nats of each (B,), and which tokens count (B, m); m: the longest of them."""
-    space = model.spec.space
-    counted = space.counted(x) if space.ragged else torch.ones_like(x, dtype=torch.bool)
-    x, counted = (t[:, : int(counted.sum(1).max())].to(device) for t in (x, counted))
-    condition = None if condition is None else condition.to(device)
-    logits = model.head(model.hidden(Batch(x, condition, before=torch.full((len(x),), -1, device=device)))).float()
-    return logits, (F.cross_entropy(logits.transpose(1, 2), x, reduction="none") * counted).sum(1), counted
 
 
 class Leash:

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from maquette.feedback import FOLDER, foretold, kept
+from maquette.feedback import FOLDER, kept
 from maquette.files import write_bytes
 from maquette.run import Run, Sampler
-from maquette.space import Model
+from maquette.space import Batch, Model
 from maquette.verbs.taste import Taste, learnt, made_again, padded, spaces_of
 
-CHUNK = 128
+CHUNK = 128  # pieces whose nats are taken at once
 FIRST = 2_000_000_000  # seed of the first piece that the taste speaks for
 SURE = (0.25, 0.6)  # chances to be liked below and above which it does
 
@@ -71,11 +71,9 @@ def rounds_of(run: Run) -> Callable[[Model, int], dict[str, Tensor]] | None:
 
 def nats_of(model: Model, x: Tensor, condition: Tensor | None) -> Tensor:
     """Of each piece (N,), by the model as it is."""
-    x = x[:, : model.spec.space.shape[0]]
-    parts = [slice(i, i + CHUNK) for i in range(0, len(x), CHUNK)]
-    told = [None if condition is None else condition[part] for part in parts]
-    found = [foretold(model, x[p], c, model.device)[1] for p, c in zip(parts, told, strict=True)]
-    return torch.cat(found).cpu()
+    pieces = Batch(x[:, : model.spec.space.shape[0]], condition)
+    parts = [pieces.map(lambda t, i=i: t[i : i + CHUNK]).to(model.device) for i in range(0, len(x), CHUNK)]  # type: ignore[misc]
+    return -torch.cat([model.log_likelihood(part.x, part.condition).cpu() for part in parts])  # type: ignore[operator]
 
 
 def forget_rounds(run: Run) -> None:
