@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,16 +17,18 @@ from maquette.errors import ContentError, RunError, SettingError, UnknownName
 from maquette.feedback import Lesson, Preference, kept, taught
 from maquette.files import checksum
 from maquette.nets.preference import damping, dpo, kto, token_kl
-from maquette.nets.reward import fitted
+from maquette.nets.reward import Linear, fitted
 from maquette.ratings import Rating, append, merge, read, settled
 from maquette.recipe import make_recipe
 from maquette.run import Run, identity
+from maquette.scores.layout import REST
+from maquette.space import Batch
 from maquette.verbs import rate as rating
 from maquette.verbs.generate import Wish, generate, like
 from maquette.verbs.learn import distinct, learn, learning, pieces, thinned
 from maquette.verbs.prepare import prepare
-from maquette.verbs.rounds import nats_of
-from maquette.verbs.taste import made_again, ratings_of, taste_of
+from maquette.verbs.rounds import nats_of, twins, varied
+from maquette.verbs.taste import Taste, made_again, ratings_of, taste_of
 from maquette.verbs.train import train
 
 
@@ -305,9 +308,56 @@ def test_in_each_round_the_taste_speaks_for_pieces_as_they_are_written_by_then(w
         assert torch.equal(tensors["x"][:60, :width], first["x"][:60, :width])
         assert torch.equal(tensors["liked"][:60], first["liked"][:60])
         assert 60 < len(tensors["x"]) <= 90
+        liked = tensors["liked"] == 1
+        assert bool((tensors["liked"][tensors["twin"][liked]] == 0).all())
         assert tensors["nats"].shape == tensors["liked"].shape
     share = [float(t["liked"][60:].mean()) for t in (first, later[1])]
     assert share[1] > share[0]
+
+
+def by_ear(weight: tuple[float, float]) -> Taste:
+    """Of the mean pitch, 60 in the middle, and the share of rests, a half in the middle; by the log-odds that each is worth."""
+
+    def heard(x: torch.Tensor) -> torch.Tensor:
+        sounds = x < REST
+        return torch.stack([(x * sounds).sum(1) / sounds.sum(1), (~sounds).float().mean(1)], 1)
+
+    centre = torch.tensor([60.0, 0.5]).double()
+    return Taste("by ear", heard, Linear(centre, torch.tensor(weight).double(), torch.zeros(()).double(), 0.1), 0)
+
+
+def tunes(count: int) -> torch.Tensor:
+    """Eight tokens each, about pitch 60; every second tune has six rests, the others two."""
+    pitches = 60 + torch.randint(-2, 3, (count, 8), generator=torch.Generator().manual_seed(0))
+    rests = torch.where(torch.arange(count) % 2 == 0, 6, 2)
+    return torch.where(torch.arange(8) < rests[:, None], REST, pitches)
+
+
+def test_rated_tunes_are_moved_to_other_keys_but_stay_in_their_register_and_keep_what_is_said_of_them() -> None:
+    facts = {"name": "music", "settings": {"voices": 1}, "fitted": {"voices": 1, "context": 8}}
+    music = SimpleNamespace(facts={"corpus": {"modality": facts}}, spec=SimpleNamespace(condition=None))
+    x, said = tunes(400), (torch.arange(400) % 2 == 0).float()
+    of_rests, of_pitch = by_ear((0.0, 40.0)), by_ear((4.0, 0.0))
+    moved = varied(music, of_rests, Batch(x), said, x, 7)
+    by = (moved.x - x)[:, -1]
+    assert torch.equal(moved.x, torch.where(x < REST, x + by[:, None], x))
+    assert by.unique().numel() > 6 and by.float().std() < 2.5  # anywhere between -5 and 6 would be 3.5
+    assert torch.equal(varied(music, of_rests, Batch(x), said, x, 7).x, moved.x)
+    high = (x * (x < REST)).sum(1) > 60 * (x < REST).sum(1)
+    kept = varied(music, of_pitch, Batch(x), high.float(), x, 7)
+    odds = of_pitch.odds(kept.x)[(kept.x != x).any(1)]
+    assert len(odds) > 50 and bool(((odds > 0) == high[(kept.x != x).any(1)]).all())
+    doubted = varied(music, of_rests, Batch(x), 1 - said, x, 7)  # a person says otherwise: theirs stay as they are
+    assert torch.equal(doubted.x, x)
+
+
+def test_a_liked_piece_is_set_against_the_disliked_one_that_differs_least_but_for_what_is_liked() -> None:
+    rows = torch.tensor([[1.0, 0.0], [1.0, 5.0], [-9.0, 0.1], [-0.1, 4.0], [-1.0, 20.0]])
+    taste = Taste(
+        "plain", lambda x: x, Linear(torch.zeros(2).double(), torch.tensor([2.0, 0]).double(), torch.zeros(()), 0.1), 5
+    )
+    assert twins(taste, rows, torch.tensor([1.0, 1, 0, 0, 0])).tolist() == [2, 3, 2, 3, 4]
+    assert twins(taste, rows, torch.ones(5)).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_what_is_gained_counts_from_the_round_that_a_run_is_in(writer: Run, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ class Corpus:
                 batch = self._cut(*(column[rank * share : (rank + 1) * share] for column in windows.at(k)))
             else:
                 batch = self.take(order.at(first, first + share))
-            yield _augmented(batch, augment, (seed * 1_000_003 + k) * 4099 + rank) if augment else batch
+            yield augmented(batch, augment, (seed * 1_000_003 + k) * 4099 + rank) if augment else batch
             k += 1
 
     def once(self, split: str, batch_size: int = 256, limit: int | None = None) -> Iterator[Batch]:
@@ -289,8 +289,9 @@ class _Order:
         return self.order
 
 
-def _augmented(batch: Batch, augment: Augment, seed: int) -> Batch:
-    with torch.random.fork_rng(devices=[]):  # the loop's own chance must not depend on whether pieces are augmented
+def augmented(batch: Batch, augment: Augment, seed: int) -> Batch:
+    """A random variation of each piece; the caller's own chance does not depend on whether pieces are varied."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (2**63 - 1))
         return augment(batch)
 

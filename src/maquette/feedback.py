@@ -1,7 +1,8 @@
 """How a run learns from feedback: what its folder keeps of it, and the model that the loop then trains, tied to the one it began as.
 
 runs/mine-liked/feedback/lesson.json           the settings, what was rated, the nats of the taste
-                         lesson.safetensors    rated pieces (sequences), and the numbers of the training pieces that are shown
+                         lesson.safetensors    rated pieces (sequences) as they teach and as they were rated, and the numbers of the
+                                               training pieces that are shown
                          start.safetensors     the weights it began from
 """
 
@@ -185,7 +186,7 @@ class Preference:
     The distance is that of foretelling on rated pieces: KL(model || start), summed over the tokens of a piece.
     """
 
-    ROWS = 16  # rated pieces of a step
+    ROWS = 32  # rated pieces of a step
 
     def __init__(
         self,
@@ -205,6 +206,9 @@ class Preference:
         self.x, self.condition = rated["x"][:, :length], rated.get("condition")
         self.liked, self.pairs = rated["liked"], rated["pairs"]
         self.sides = [torch.nonzero(self.liked == s).flatten() for s in (1, 0)]
+        self.twin = rated.get(
+            "twin"
+        )  # of each liked piece a disliked one that is set against it; none: chance takes one
         self.before = rated.get("nats")  # of each piece by the model at the beginning of the round; none: by the start
 
     def __deepcopy__(self, memo: Any) -> Preference:
@@ -259,10 +263,12 @@ class Preference:
         return torch.stack(losses).mean(), logs
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
-        """Rows of single pieces, as many of either side as there are, and pairs (P, 2)."""
+        """Rows of single pieces, as many of either side where there are both, and pairs (P, 2)."""
         sides = [s for s in self.sides if len(s)]
         room = self.ROWS if not len(self.pairs) else self.ROWS // 2
         singles = [s[torch.randint(len(s), (room // len(sides),))] for s in sides]
+        if self.twin is not None and len(sides) == 2:
+            singles[1] = self.twin[singles[0]]
         count = 0 if not len(self.pairs) else (self.ROWS // 4 if sides else self.ROWS // 2)
         pairs = self.pairs[torch.randint(max(1, len(self.pairs)), (count,))] if count else self.pairs[:0]
         return torch.cat(singles) if singles else torch.zeros(0, dtype=torch.long), pairs

@@ -29,7 +29,7 @@ from maquette.verbs.adapt import adapted
 from maquette.verbs.audit import draw
 from maquette.verbs.drive import Progress
 from maquette.verbs.reading import written
-from maquette.verbs.rounds import with_more
+from maquette.verbs.rounds import RATED, with_more
 from maquette.verbs.taste import (
     Taste,
     as_written,
@@ -148,16 +148,17 @@ def prepared(
             words += f"; {count:,} of {of:,} training pieces are shown"
     if direct:
         liked, pairs = targets(ratings)
+        rated = {"x": x, "liked": liked, "pairs": pairs} | ({} if condition is None else {"condition": condition})
+        heard = rated
         if taste is not None and taste.linear.nats <= USEFUL:
             rounds = max(1, min(settings["rounds"], settings["more"]))
-            x, condition, liked, more = with_more(run, taste, x, condition, liked, settings["more"] // rounds)
+            heard, more = with_more(run, taste, rated, settings["more"] // rounds)
             words += f"; it speaks for {more} other pieces of the run too" + (
                 ", anew in each round" if rounds > 1 else ""
             )
-        tensors |= {"x": x, "liked": liked, "pairs": pairs} | ({} if condition is None else {"condition": condition})
+        tensors |= heard | {f"{RATED}{k}": v for k, v in rated.items() if rounds > 1 and k != "pairs"}
     facts = {
         "rounds": rounds,
-        "rated_pieces": len(ratings.wishes),
         "ratings": ratings.mark,
         "base": identity(run),
         "settings": dict(settings),
