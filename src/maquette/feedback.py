@@ -206,9 +206,7 @@ class Preference:
         self.x, self.condition = rated["x"][:, :length], rated.get("condition")
         self.liked, self.pairs = rated["liked"], rated["pairs"]
         self.sides = [torch.nonzero(self.liked == s).flatten() for s in (1, 0)]
-        self.twin = rated.get(
-            "twin"
-        )  # of each liked piece a disliked one that is set against it; none: chance takes one
+        self.twin = rated.get("twin")  # of each liked piece the disliked one set against it; none: any
         self.before = rated.get("nats")  # of each piece by the model at the beginning of the round; none: by the start
 
     def __deepcopy__(self, memo: Any) -> Preference:

@@ -152,8 +152,8 @@ def prepared(
         heard = rated
         if taste is not None and taste.linear.nats <= USEFUL:
             rounds = max(1, min(settings["rounds"], settings["more"]))
-            heard, more = with_more(run, taste, rated, settings["more"] // rounds)
-            words += f"; it speaks for {more} other pieces of the run too" + (
+            heard = with_more(run, taste, rated, settings["more"] // rounds)
+            words += f"; it speaks for {len(heard['x']) - len(x)} other pieces of the run too" + (
                 ", anew in each round" if rounds > 1 else ""
             )
         tensors |= heard | {f"{RATED}{k}": v for k, v in rated.items() if rounds > 1 and k != "pairs"}

@@ -65,7 +65,7 @@ def rounds_of(run: Run) -> Callable[[Model, int], dict[str, Tensor]] | None:
         now = Writing(run.path, run.recipe, run.facts)
         now.model = model
         share = more // count
-        fresh, _ = with_more(now, taste, rated, share, number * share)
+        fresh = with_more(now, taste, rated, share, number * share)
         fresh["nats"] = nats_of(model, fresh["x"], fresh.get("condition"))
         write_bytes(file, save({k: v.contiguous() for k, v in fresh.items()}))
         return fresh
@@ -86,17 +86,15 @@ def forget_rounds(run: Run) -> None:
         file.unlink()
 
 
-def with_more(
-    run: Run, taste: Taste, rated: Mapping[str, Tensor], count: int, after: int = 0
-) -> tuple[dict[str, Tensor], int]:
-    """Rated pieces (x, liked, pairs and, where there is one, condition) with `count` other pieces of the run of which the taste is sure
-    enough, and how many those are: what rated pieces have in common by accident, these have not. after: pieces that were made before.
+def with_more(run: Run, taste: Taste, rated: Mapping[str, Tensor], count: int, after: int = 0) -> dict[str, Tensor]:
+    """Rated pieces (x, liked, pairs and, where there is one, condition) with those of `count` other pieces of the run of which the
+    taste is sure enough: what rated pieces have in common by accident, these have not. after: pieces that were made before.
 
     All are varied as training pieces are, or the run would come to make what it happened to begin with (of chorales in minor half were in one
     key). twin (N,): of each liked piece the disliked one that is most like it otherwise.
     """
     if not count:
-        return dict(rated), 0
+        return dict(rated)
     made, asked = made_again(run, [{"seed": FIRST + after + k} for k in range(count)])
     chance = taste.reward(made).exp()
     sure = (chance > SURE[1]) | (chance < SURE[0])
@@ -105,7 +103,7 @@ def with_more(
     told = None if asked is None else torch.cat([rated["condition"], asked[sure]])
     batch = varied(run, taste, Batch(both, told), said, rated["x"], FIRST + after)
     found = {"x": batch.x, "liked": said, "pairs": rated["pairs"], "twin": twins(taste, batch.x, said)}
-    return found | ({} if batch.condition is None else {"condition": batch.condition}), int(sure.sum())
+    return found | ({} if batch.condition is None else {"condition": batch.condition})
 
 
 def varied(run: Run, taste: Taste, pieces: Batch, said: Tensor, usual: Tensor, seed: int) -> Batch:
